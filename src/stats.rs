@@ -1,0 +1,134 @@
+//! Counters about tracecar itself: what it accepted, refused, could not read, and dropped.
+//!
+//! Plain atomics, written from anywhere and read by the metrics page. They cost one relaxed addition, so
+//! nothing that goes wrong has an excuse not to be counted. Counts of traffic are not here: those are read
+//! from the [`Record`](crate::exchange::Record)s.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One number that only grows, or (for [`Stats::connections_open`] and the like) goes up and down.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes one away; only for numbers that say how many there are now.
+    pub fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a [`Row`] only grows or says how much there is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, until the process ends.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One line of the metrics page about tracecar itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Metric name without `_total`, which the text format adds to counters (PRM-3).
+    pub name: &'static str,
+    /// What it counts, for people.
+    pub help: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// At most one label: its name and value.
+    pub label: Option<(&'static str, &'static str)>,
+    /// The number now.
+    pub value: u64,
+}
+
+macro_rules! stats {
+    ($( $(#[doc = $doc:literal])+ $field:ident: $kind:ident $name:literal $([$label:literal = $value:literal])? ),+ $(,)?) => {
+        /// Every counter about tracecar itself. One instance per process part, shared by `Arc`.
+        #[derive(Debug, Default)]
+        pub struct Stats { $( $(#[doc = $doc])+ pub $field: Count, )+ }
+
+        impl Stats {
+            /// All counters as rows of the metrics page, those of one name next to each other.
+            pub fn rows(&self) -> Vec<Row> {
+                vec![ $( Row {
+                    name: $name,
+                    help: concat!($($doc),+).trim_ascii(),
+                    kind: Kind::$kind,
+                    label: { let label: Option<(&'static str, &'static str)> = None; $( let label = label.or(Some(($label, $value))); )? label },
+                    value: self.$field.value(),
+                }, )+ ]
+            }
+        }
+    };
+}
+
+stats! {
+    /// Connections accepted from callers.
+    connections_accepted: Counter "tracecar_connections_accepted",
+    /// Connections from callers that are open now.
+    connections_open: Gauge "tracecar_connections_open",
+    /// Accepting failed and was tried again a little later.
+    accept_errors_descriptors: Counter "tracecar_accept_errors" ["reason" = "descriptors"],
+    /// Accepting failed and was tried again a little later.
+    accept_errors_other: Counter "tracecar_accept_errors" ["reason" = "other"],
+    /// Connections closed because nothing, or not enough, was sent in time.
+    closed_detection: Counter "tracecar_connections_timed_out" ["phase" = "detection"],
+    /// Connections closed because nothing, or not enough, was sent in time.
+    closed_request_header: Counter "tracecar_connections_timed_out" ["phase" = "request_header"],
+    /// Connections closed because nothing, or not enough, was sent in time.
+    closed_idle: Counter "tracecar_connections_timed_out" ["phase" = "idle"],
+    /// Tasks of one connection that panicked; the others went on.
+    panics: Counter "tracecar_panics",
+    /// Requests that are in tracecar now.
+    requests_active: Gauge "tracecar_requests_active",
+    /// Requests passed on without a trace because a rule excludes them.
+    requests_excluded: Counter "tracecar_requests_excluded",
+    /// Connections opened to the service.
+    upstream_connects: Counter "tracecar_upstream_connections",
+    /// Requests sent once more because a kept-alive connection had gone stale.
+    upstream_retries: Counter "tracecar_upstream_retries",
+    /// Context headers that could not be read and were passed over.
+    malformed_traceparent: Counter "tracecar_malformed_headers" ["header" = "traceparent"],
+    /// Context headers that could not be read and were passed over.
+    malformed_tracestate: Counter "tracecar_malformed_headers" ["header" = "tracestate"],
+    /// Context headers that could not be read and were passed over.
+    malformed_baggage: Counter "tracecar_malformed_headers" ["header" = "baggage"],
+    /// Context headers that could not be read and were passed over.
+    malformed_correlation: Counter "tracecar_malformed_headers" ["header" = "correlation"],
+    /// Records of finished exchanges.
+    records: Counter "tracecar_records",
+    /// Records lost before any reader saw them: the hand-over was full.
+    records_dropped: Counter "tracecar_records_dropped" ["reason" = "buffer_full"],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_name_are_next_to_each_other() {
+        let rows = Stats::default().rows();
+        let mut seen: Vec<&str> = Vec::new();
+        for row in &rows {
+            if seen.last() != Some(&row.name) {
+                assert!(!seen.contains(&row.name), "{} appears in two places", row.name);
+                seen.push(row.name);
+            }
+        }
+    }
+}
