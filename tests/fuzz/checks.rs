@@ -1,0 +1,203 @@
+//! What must hold whatever a caller sends, or a user writes, as functions over bytes.
+//!
+//! The fuzz targets and the property tests call the same checks with the same input: the values of one header,
+//! one line each, without its name. A line break at the very end is not a further, empty line. Input that no
+//! server would hand us (control characters in a value) is passed over. [`config`] takes a whole file.
+
+#![allow(dead_code, reason = "each fuzz target calls one of the checks; only the property tests call all")]
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderValue};
+use opentelemetry::trace::{SpanId, TraceId};
+use tracecar::config::{self, Flags, Sources};
+use tracecar::propagation::{Context, CorrelationRules, Format, Generate, Incoming, Propagation, w3c};
+
+const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// The values that `data` stands for; `None` where a header cannot hold them.
+pub fn lines(data: &[u8]) -> Option<Vec<HeaderValue>> {
+    let data = data.strip_suffix(b"\n").unwrap_or(data);
+    data.split(|byte| *byte == b'\n').map(|line| HeaderValue::from_bytes(line).ok()).collect()
+}
+
+/// A request with one line of `name` for each value.
+pub fn headers(name: &'static str, values: &[HeaderValue]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(name, value.clone());
+    }
+    headers
+}
+
+/// What W3C Trace Context and Baggage, in this order, find in `headers`.
+pub fn extract(headers: &HeaderMap) -> Incoming {
+    Propagation::new(vec![Format::TraceContext, Format::Baggage]).extract(headers)
+}
+
+/// What `tracestate` lines bring to a request that has a good `traceparent`.
+pub fn extract_tracestate(values: &[HeaderValue]) -> Incoming {
+    let mut headers = headers("tracestate", values);
+    headers.insert("traceparent", HeaderValue::from_static(GOOD));
+    extract(&headers)
+}
+
+/// A context or an error, never both; what is read can be written and read again.
+pub fn traceparent(data: &[u8]) {
+    // The parser itself takes any bytes, not only those of a header.
+    if let Some(context) = w3c::parse_traceparent(data) {
+        let written = w3c::traceparent_bytes(&context);
+        assert_eq!(w3c::parse_traceparent(&written), Some(context), "written and read again");
+    }
+    let Some(lines) = lines(data) else { return };
+    let headers = headers("traceparent", &lines);
+    let incoming = extract(&headers);
+    let expected = match &lines[..] {
+        [line] => w3c::parse_traceparent(line.as_bytes()),
+        _ => None,
+    };
+    assert_eq!(incoming.malformed.traceparent, expected.is_none());
+    assert_eq!(incoming.parent, expected);
+    if let Some(parent) = &incoming.parent {
+        assert!(parent.trace_id != TraceId::INVALID && parent.span_id != SpanId::INVALID, "ids are not zero");
+        assert_eq!(parent.flags & !3, 0, "only known flags");
+    }
+    sent_on(headers, incoming);
+}
+
+/// Readable lines are sent on as one, member for member; they are readable exactly if each member is by itself and
+/// there are not too many.
+pub fn tracestate(data: &[u8]) {
+    let Some(lines) = lines(data) else { return };
+    let incoming = extract_tracestate(&lines);
+    let parent = incoming.parent.as_ref().expect("tracestate takes nothing from a good traceparent");
+    let all: Vec<&[u8]> = lines.iter().flat_map(|line| members(line.as_bytes())).collect();
+
+    let readable = all.len() <= 32 && all.iter().all(|member| !is_unreadable("tracestate", member));
+    assert_eq!(incoming.malformed.tracestate, !readable);
+    let sent = parent.tracestate.as_ref().map(HeaderValue::as_bytes);
+    if readable {
+        assert_eq!(sent.map(members).unwrap_or_default(), all, "all members, in order");
+    } else {
+        assert_eq!(sent, None, "all or nothing");
+    }
+    let mut headers = headers("tracestate", &lines);
+    headers.insert("traceparent", HeaderValue::from_static(GOOD));
+    sent_on(headers, incoming);
+}
+
+/// Baggage is readable exactly if each member is by itself and there is not too much of it; it is never changed.
+pub fn baggage(data: &[u8]) {
+    let Some(lines) = lines(data) else { return };
+    let mut headers = headers("baggage", &lines);
+    let incoming = extract(&headers);
+    assert_eq!(incoming.parent, None);
+    // With its line breaks the input is as long as the lines joined by commas, so it is not over the limit.
+    if data.len() <= 8192 {
+        let all: Vec<&[u8]> = lines.iter().flat_map(|line| members(line.as_bytes())).collect();
+        let readable = all.len() <= 64 && all.iter().all(|member| !is_unreadable("baggage", member));
+        assert_eq!(incoming.malformed.baggage, !readable);
+    }
+    sent_on(headers.clone(), incoming);
+    headers.insert("traceparent", HeaderValue::from_static(GOOD));
+    let incoming = extract(&headers);
+    assert!(incoming.parent.is_some(), "baggage takes nothing from a good traceparent");
+    sent_on(headers, incoming);
+}
+
+/// An id is accepted as it is or not at all, and gives way to a good one; made ids are acceptable.
+pub fn correlation(data: &[u8]) {
+    let mut rules = CorrelationRules::default();
+    if let Some(lines) = lines(data) {
+        let mut headers = headers("x-correlation-id", &lines);
+        let accepted = rules.accept(&headers);
+        match &accepted.id {
+            Some((name, value)) => {
+                assert_eq!(name, "x-correlation-id");
+                assert_eq!(lines, [value], "the only line, unchanged");
+                assert!(
+                    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+                );
+                assert!(!accepted.malformed);
+            }
+            None => assert!(accepted.malformed, "a line that is not accepted is told"),
+        }
+        headers.insert("x-request-id", HeaderValue::from_static("good"));
+        assert!(rules.accept(&headers).id.is_some());
+    }
+    let mut seed = [0; 34];
+    let length = data.len().min(seed.len());
+    seed[..length].copy_from_slice(&data[..length]);
+    let trace_id = TraceId::from_bytes(seed[..16].try_into().expect("16 bytes"));
+    let random: [u8; 10] = seed[16..26].try_into().expect("10 bytes");
+    let milliseconds = u64::from_be_bytes(seed[26..].try_into().expect("8 bytes"));
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+    for generate in [Generate::TraceId, Generate::UuidV7] {
+        rules.generate = generate;
+        let mut headers = HeaderMap::new();
+        headers.insert(&rules.headers[0], rules.make(trace_id, now, random));
+        assert!(!rules.accept(&headers).malformed, "a made id is acceptable");
+    }
+}
+
+/// A file is used or refused with reasons. What it comes to is a file as well, and comes to the same.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let env = |name: &str| match name {
+        "PORT" => Some("3000".to_owned()),
+        "NOT_YAML" => Some("x, y: [".to_owned()),
+        _ => None,
+    };
+    let load = |text: &str| {
+        let sources =
+            Sources { file: Some(("file", text)), env: &env, flags: &Flags::default(), terminal: false };
+        config::load(&sources)
+    };
+    let loaded = match load(text) {
+        Ok(loaded) => loaded,
+        Err(problems) => return assert!(!problems.to_string().is_empty(), "a refusal says why"),
+    };
+    let again = load(&loaded.effective)
+        .unwrap_or_else(|problems| panic!("{problems}\nin what it came to:\n{}", loaded.effective));
+    assert_eq!(loaded.effective, again.effective);
+}
+
+/// Whatever came, one context goes out, and the next hop reads it as we meant it. Baggage stays as it was.
+fn sent_on(mut headers: HeaderMap, incoming: Incoming) {
+    let fresh = Context {
+        trace_id: TraceId::from_bytes([0x5a; 16]),
+        span_id: SpanId::INVALID,
+        flags: Context::SAMPLED | Context::RANDOM,
+        tracestate: None,
+    };
+    let context = Context { span_id: SpanId::from_bytes([7; 8]), ..incoming.parent.unwrap_or(fresh) };
+    let baggage: Vec<_> = headers.get_all("baggage").iter().cloned().collect();
+
+    Propagation::new(vec![Format::TraceContext, Format::Baggage]).inject(&mut headers, &context);
+    assert_eq!(headers.get_all("traceparent").iter().count(), 1);
+    assert_eq!(headers.get_all("tracestate").iter().count(), usize::from(context.tracestate.is_some()));
+    assert!(headers.get_all("baggage").iter().eq(&baggage), "baggage is not touched");
+    assert_eq!(extract(&headers).parent, Some(context), "the next hop reads what we meant");
+}
+
+/// Whether this one member makes its header unreadable.
+fn is_unreadable(name: &'static str, member: &[u8]) -> bool {
+    let value = HeaderValue::from_bytes(member).expect("part of a header value");
+    let mut headers = headers(name, &[value]);
+    headers.insert("traceparent", HeaderValue::from_static(GOOD));
+    let malformed = extract(&headers).malformed;
+    malformed.tracestate || malformed.baggage
+}
+
+/// The members of a list that are not empty, without white space around them.
+fn members(list: &[u8]) -> Vec<&[u8]> {
+    list.split(|byte| *byte == b',')
+        .map(|member| {
+            let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
+            let start = member.iter().take_while(|byte| blank(byte)).count();
+            let end = member.len() - member[start..].iter().rev().take_while(|byte| blank(byte)).count();
+            &member[start..end]
+        })
+        .filter(|member| !member.is_empty())
+        .collect()
+}
