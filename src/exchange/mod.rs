@@ -1,0 +1,40 @@
+//! One request and its response, from first byte to last: the core vocabulary.
+//!
+//! A [`Recorder`] opens an [`Exchange`], the request path notes facts on it, and it closes once, by
+//! [`Exchange::finish`] or by being dropped, into a [`Record`]. Records gather in the worker's [`Outbox`]; the
+//! telemetry thread takes them from there and shows each to every [`Sink`].
+
+mod guard;
+mod outbox;
+mod outcome;
+mod record;
+mod redact;
+mod route;
+mod sampler;
+pub mod semconv;
+
+use std::sync::Arc;
+
+pub(crate) use guard::random_bytes;
+pub use guard::{Exchange, Keep, Recorder};
+pub use outbox::Outbox;
+pub use outcome::{Fault, Outcome};
+pub use record::{Identity, Record, RequestFacts, Stream, Text, Timings};
+pub use redact::QueryRedaction;
+pub use route::{Exclusion, Match, RouteError, Routes};
+pub use sampler::{Root, Sampler};
+
+#[cfg(test)]
+pub(crate) use record::tests::sample;
+
+/// A reader of records: the span exporter, the metrics, the access log, the console.
+///
+/// A sink cannot reach a request: it gets finished records, on the telemetry thread, a batch at a time. It may
+/// not block; one that waits for something owns a bounded queue and counts what it drops.
+pub trait Sink: Send {
+    /// Takes note of one finished exchange.
+    fn record(&mut self, record: &Arc<Record>);
+
+    /// The batch is over: what was gathered can be written in one go.
+    fn batch_end(&mut self) {}
+}
