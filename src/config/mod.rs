@@ -1,0 +1,284 @@
+//! What the user writes, and what the program uses.
+//!
+//! * `file` is the file as written: every key with its default, unit and one line of why. `value`, `leaf`
+//!   and `web` are what keys hold, `reader` walks a `tree` of YAML by them, and `write` is the way back.
+//! * [`load`] turns text, environment (`env`) and flags into [`Settings`], and reports all [`Problems`] at once, each
+//!   with its place and what to write instead.
+//! * [`Settings`] is what the rest of the program sees: parsed, complete, and split into what is fixed at start
+//!   ([`Startup`]) and what each request reads once ([`Live`]).
+//!
+//! Nobody but this module knows YAML or environment variables.
+
+mod check;
+mod env;
+mod file;
+mod leaf;
+mod problem;
+mod reader;
+mod settings;
+mod substitute;
+mod tree;
+mod value;
+mod web;
+mod write;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+pub use self::check::{Flags, Loaded, Sources, load};
+pub use self::file::reference;
+pub use self::leaf::parse_duration;
+pub use self::problem::Problems;
+use crate::exchange::{QueryRedaction, Routes, Sampler};
+use crate::propagation::{CorrelationRules, Propagation};
+
+/// Everything the program needs to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Fixed when the program starts.
+    pub startup: Startup,
+    /// Read once per request.
+    pub live: Live,
+}
+
+/// What is fixed when the program starts.
+#[derive(Clone, Debug)]
+pub struct Startup {
+    /// Who the spans say they come from.
+    pub service: Service,
+    /// Listeners for requests to the service; at least one.
+    pub inbound: Vec<Inbound>,
+    /// Where the admin pages listen; `None` switches them off.
+    pub admin: Option<SocketAddr>,
+    /// Whether `/readyz` asks for the service's port to accept connections.
+    pub ready_needs_upstream: bool,
+    /// Data-path threads, at least 1.
+    pub workers: usize,
+    /// How long requests in flight may take to finish after SIGTERM.
+    pub drain: Duration,
+    /// Where spans go.
+    pub export: Export,
+    /// The access log, where it is on.
+    pub access_log: Option<AccessLog>,
+    /// Level of our own log, as `tracing` writes it: `info`, `warn,tracecar::net=debug`.
+    pub log: String,
+}
+
+/// Resource attributes of everything that is exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `service.name`; `unknown_service` where nobody gave one (RES-1).
+    pub name: String,
+    /// Whether `name` was given by somebody.
+    pub named: bool,
+    /// `service.version`, `service.namespace`, `deployment.environment.name` and any others, in order of their keys.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// One listener and where its requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    /// Address to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The service.
+    pub to: Upstream,
+}
+
+/// Where a service listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// How to speak to it.
+    pub protocol: UpstreamProtocol,
+    /// Host name or address literal, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The protocol that a service is spoken to with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1 without TLS (`http://`).
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge (`h2c://`).
+    H2c,
+}
+
+/// What each request reads. A request sees one version of it, from first byte to last.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Path templates and exclusion rules.
+    pub routes: Routes,
+    /// Whether an excluded request that fails is recorded after all.
+    pub keep_failures: bool,
+    /// Trace context formats.
+    pub propagation: Propagation,
+    /// Correlation ids; `None` where they are off.
+    pub correlation: Option<CorrelationRules>,
+    /// Whether the trace id goes back in `Server-Timing` (CTX-40).
+    pub server_timing: bool,
+    /// Whether the trace context goes back in `traceresponse` (CTX-40).
+    pub traceresponse: bool,
+    /// Whether `Via` is added (HOP-8).
+    pub via: bool,
+    /// Which traces begin sampled.
+    pub sampler: Sampler,
+    /// What of a query may be seen.
+    pub query: QueryRedaction,
+    /// Proxies whose `Forwarded` and `X-Forwarded-*` are believed (SEM-53).
+    pub trusted_proxies: Vec<IpNet>,
+    /// Methods that spans name; others are `_OTHER` (SEM-90).
+    pub known_methods: Vec<String>,
+    /// What a caller's closed sending side means.
+    pub half_close: HalfClose,
+    /// Bounds on every wait.
+    pub timeouts: Timeouts,
+}
+
+/// What a caller means by closing its sending side while it waits for a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfClose {
+    /// It has nothing more to send, and is served (RFC 9112 section 9.6).
+    Serve,
+    /// It has left: the request is cancelled.
+    Cancel,
+}
+
+/// Bounds on every wait of the data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accepting a connection until its protocol is known.
+    pub detection: Duration,
+    /// From the first byte of a request head until its last.
+    pub request_header: Duration,
+    /// Between requests of one connection.
+    pub idle: Duration,
+    /// Resolving and connecting to the service.
+    pub connect: Duration,
+    /// From the sent request until the service's response head.
+    pub response_header: Duration,
+    /// How long a connection to the service is kept without use.
+    pub upstream_idle: Duration,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// OTLP, where it is on.
+    pub otlp: Option<Otlp>,
+    /// The console, where it is on.
+    pub console: Option<Console>,
+}
+
+/// How spans are written to standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// Trace trees for people, in colour or not.
+    Tree {
+        /// Whether to use colour.
+        color: bool,
+    },
+    /// One JSON object per span.
+    Json,
+}
+
+/// An OTLP receiver and the queue before it.
+#[derive(Clone, Debug)]
+pub struct Otlp {
+    /// The full URL that traces are sent to: for gRPC its authority only matters (OTLP-1, OTLP-10).
+    pub endpoint: http::Uri,
+    /// gRPC or HTTP/protobuf.
+    pub protocol: OtlpProtocol,
+    /// Headers (metadata for gRPC) sent along.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Whether requests are compressed with gzip.
+    pub gzip: bool,
+    /// Bound on one attempt to send a batch; zero means none. Unlike OTLP-5 has it, a batch whose attempts fail for
+    /// the moment is tried for longer: a collector that restarts should cost no spans.
+    pub timeout: Duration,
+    /// TLS files, used where the endpoint is `https`.
+    pub tls: OtlpTls,
+    /// `OTEL_BSP_*` (ENV-6) and our bound in bytes.
+    pub queue: Queue,
+}
+
+/// OTLP's two binary protocols (OTLP-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// `grpc`.
+    Grpc,
+    /// `http/protobuf`.
+    HttpProtobuf,
+}
+
+/// PEM files for the connection to the OTLP receiver (OTLP-7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtlpTls {
+    /// Certificates to trust in place of the system's.
+    pub certificate: Option<PathBuf>,
+    /// Client certificate, with its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Bounds of the export queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Spans that may wait (`OTEL_BSP_MAX_QUEUE_SIZE`).
+    pub max_spans: usize,
+    /// Memory that waiting spans may take, in bytes.
+    pub max_bytes: usize,
+    /// Spans in one request (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
+    pub max_batch: usize,
+    /// Longest wait before a smaller batch is sent (`OTEL_BSP_SCHEDULE_DELAY`).
+    pub schedule_delay: Duration,
+    /// Bound on one attempt; zero means none (`OTEL_BSP_EXPORT_TIMEOUT`, ENV-20).
+    pub export_timeout: Duration,
+}
+
+/// Where the access log goes and what its lines look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// A file to append to; `None` writes to standard output.
+    pub path: Option<PathBuf>,
+}
+
+/// The form of an access log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// One readable line.
+    Text,
+}
+
+/// The live settings, swapped as a whole. Only fronts load it: a request sees one version.
+#[derive(Clone, Debug)]
+pub struct LiveHandle(Arc<ArcSwap<Live>>);
+
+impl LiveHandle {
+    /// Makes `live` the version that new requests see.
+    pub fn new(live: Live) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(live)))
+    }
+
+    /// The version that a request beginning now sees.
+    pub fn load(&self) -> Arc<Live> {
+        self.0.load_full()
+    }
+}

@@ -1,0 +1,411 @@
+//! Scalars of HTTP: where a service listens, endpoints, headers, methods, path templates; and the level of our log.
+
+use std::net::IpAddr;
+
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Uri};
+use ipnet::IpNet;
+
+use super::leaf::{Leaf, Wrong, wrong};
+use super::problem::quote;
+use super::{Upstream, UpstreamProtocol};
+use crate::exchange::{Exclusion, RouteError, Routes};
+
+impl Leaf for Upstream {
+    const WHAT: &'static str = "where the service listens, such as http://127.0.0.1:3000";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let shown = quote(text);
+        let Some((scheme, rest)) = text.split_once("://") else {
+            let instead = match text.chars().all(|char| char.is_ascii_digit()) {
+                true => format!("write http://127.0.0.1:{}", short(text)),
+                false => format!("write http://{}", short(text)),
+            };
+            return wrong(format!("{shown} has no scheme"), instead);
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let protocol = match scheme.to_ascii_lowercase().as_str() {
+            "http" => UpstreamProtocol::Http1,
+            "h2c" => UpstreamProtocol::H2c,
+            "https" => {
+                let instead =
+                    format!("write http://{}, if the service speaks it there too", short(authority));
+                return wrong("https:// to the service is not supported yet", instead);
+            }
+            _ => {
+                let instead = "write http:// for HTTP/1.1, or h2c:// for HTTP/2 without TLS";
+                return wrong(format!("{shown} has a scheme that is not known"), instead);
+            }
+        };
+        if !matches!(path, "" | "/") {
+            let instead = format!("write {scheme}://{}; the path of each request is kept", short(authority));
+            return wrong(format!("{shown} has a path"), instead);
+        }
+        if authority.contains('@') {
+            let instead = "leave the user and password out; callers' credentials are passed on";
+            return wrong(format!("{shown} has a password"), instead);
+        }
+        let invalid = || format!("{shown} has no valid host and port");
+        let instead = format!("write {scheme}://127.0.0.1:3000");
+        let Ok(parsed) = authority.parse::<Authority>() else { return wrong(invalid(), instead) };
+        let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
+        let after_host = &authority[parsed.host().len()..];
+        let port = match after_host.strip_prefix(':') {
+            None => 80,
+            Some(port) => match port.parse() {
+                Ok(port) if port > 0 => port,
+                _ => return wrong(invalid(), instead),
+            },
+        };
+        if host.is_empty() || host.contains('%') {
+            return wrong(invalid(), instead);
+        }
+        Ok(Self { protocol, host: host.to_owned(), port })
+    }
+
+    fn show(&self) -> String {
+        match self.protocol {
+            UpstreamProtocol::Http1 => format!("http://{self}"),
+            UpstreamProtocol::H2c => format!("h2c://{self}"),
+        }
+    }
+}
+
+/// The beginning of a text for a suggestion.
+fn short(text: &str) -> String {
+    text.chars().filter(|char| !char.is_control()).take(80).collect()
+}
+
+/// An `http` or `https` URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint(pub Uri);
+
+impl Leaf for Endpoint {
+    const WHAT: &'static str = "a URL such as http://collector:4318";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if !text.contains("://") {
+            let instead = format!("write http://{0}, or https://{0}", short(text));
+            return wrong(format!("{} has no scheme", quote(text)), instead);
+        }
+        let refused = |what: &str| wrong(format!("{} {what}", quote(text)), format!("write {}", Self::WHAT));
+        let Ok(uri) = text.parse::<Uri>() else { return refused("is not a URL") };
+        match (uri.scheme_str(), uri.host()) {
+            (_, None | Some("")) => refused("has no host"),
+            (Some("http" | "https"), _) => Ok(Self(uri)),
+            _ => refused("is neither http:// nor https://"),
+        }
+    }
+
+    /// Without the user, password and query, any of which may be a secret.
+    fn show(&self) -> String {
+        let authority = self.0.authority().map_or("", Authority::as_str);
+        let authority = match authority.rsplit_once('@') {
+            Some((_, host)) => format!("***@{host}"),
+            None => authority.to_owned(),
+        };
+        let query = if self.0.query().is_some() { "?***" } else { "" };
+        let path = if self.0.path() == "/" { "" } else { self.0.path() };
+        format!("{}://{authority}{path}{query}", self.0.scheme_str().unwrap_or_default())
+    }
+}
+
+impl Leaf for IpNet {
+    const WHAT: &'static str = "a network such as 10.0.0.0/8";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(address.into());
+        }
+        match text.parse::<IpNet>() {
+            Ok(network) => Ok(network.trunc()),
+            Err(_) => wrong(
+                format!("{} is not a network", quote(text)),
+                "write one such as 10.0.0.0/8, or a single address",
+            ),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Leaf for HeaderName {
+    const WHAT: &'static str = "the name of a header";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        HeaderName::from_bytes(text.as_bytes()).or_else(|_| {
+            wrong(format!("{} cannot be the name of a header", quote(text)), "write one such as x-request-id")
+        })
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+/// The value of a header that may hold a key or password.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret(pub HeaderValue);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Leaf for Secret {
+    const WHAT: &'static str = "the value of a header";
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let Ok(mut value) = HeaderValue::from_str(text) else {
+            return wrong(
+                "holds a character that a header cannot carry",
+                "remove line breaks and other control characters; a block scalar ends in a line break",
+            );
+        };
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+
+    fn show(&self) -> String {
+        "***".to_owned()
+    }
+}
+
+/// An HTTP method, whose case matters (SEM-90).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MethodName(pub String);
+
+impl Leaf for MethodName {
+    const WHAT: &'static str = "a method such as GET";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if Method::from_bytes(text.as_bytes()).is_err() {
+            return wrong(format!("{} cannot be a method", quote(text)), "write one such as GET");
+        }
+        const STANDARD: [&str; 10] =
+            ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+        match STANDARD.iter().find(|name| **name != text && name.eq_ignore_ascii_case(text)) {
+            Some(name) => wrong(
+                format!("{} is not a method that anybody sends: their case matters", quote(text)),
+                format!("write {name}"),
+            ),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A path template such as `/models/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Template(pub String);
+
+impl AsRef<str> for Template {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Leaf for Template {
+    const WHAT: &'static str = "a path template such as /models/{id}";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if !text.starts_with('/') {
+            return wrong(
+                format!("{} is not a path", quote(text)),
+                format!("begin it with a slash: /{}", short(text)),
+            );
+        }
+        if text.contains(['?', '#']) {
+            return wrong(format!("{} has more than a path", quote(text)), "leave out the query");
+        }
+        if let Some(segment) = text.split('/').find(|segment| segment.len() > 1 && segment.starts_with(':')) {
+            let instead = format!("write {{{}}} for {}", short(&segment[1..]), short(segment));
+            return wrong(format!("{} has a parameter of another style", quote(text)), instead);
+        }
+        match Routes::new(&[text], Vec::new()) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => wrong(
+                format!("{} cannot be used: {}", quote(text), reason(error)),
+                "write parameters as /{name}, and the rest of a path as /{*rest}",
+            ),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A glob over paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PathGlob(pub String);
+
+impl Leaf for PathGlob {
+    const WHAT: &'static str = "a path or glob such as /health/*";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if !text.starts_with(['/', '*', '{', '[', '?']) {
+            return wrong(
+                format!("{} matches no path", quote(text)),
+                format!("begin it with a slash: /{}", short(text)),
+            );
+        }
+        match Exclusion::new(Some(text), None, None) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => wrong(
+                format!("{} is not a glob: {}", quote(text), reason(error)),
+                "write one such as /health/*, with ** to cross slashes",
+            ),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A glob over user agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AgentGlob(pub String);
+
+impl Leaf for AgentGlob {
+    const WHAT: &'static str = "a user agent or glob such as kube-probe/*";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match Exclusion::new(None, None, Some(text)) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => wrong(
+                format!("{} is not a glob: {}", quote(text), reason(error)),
+                "write one such as kube-probe/*",
+            ),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The name of a resource attribute that has no key of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AttributeName(pub String);
+
+impl Leaf for AttributeName {
+    const WHAT: &'static str = "the name of an attribute";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let key = match text {
+            "" => return wrong("an attribute needs a name", "write one such as team"),
+            "service.name" => "name",
+            "service.namespace" => "namespace",
+            "service.version" => "version",
+            "deployment.environment.name" => "environment",
+            _ => return Ok(Self(text.to_owned())),
+        };
+        wrong("has a key of its own", format!("write it as service.{key}"))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+fn reason(error: RouteError) -> String {
+    match error {
+        RouteError::Template { reason, .. } | RouteError::Pattern { reason, .. } => reason,
+    }
+}
+
+/// Levels of our own log: `info`, or `warn,tracecar::net=debug`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LogLevels(pub String);
+
+impl Leaf for LogLevels {
+    const WHAT: &'static str = "a level such as info, or levels by module such as warn,tracecar::net=debug";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let known = |level: &str| {
+            let level = level.trim().to_ascii_lowercase();
+            matches!(level.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace")
+        };
+        for part in text.split(',') {
+            let level = part.split_once('=').map_or(part, |(_, level)| level);
+            if !known(level) {
+                let instead = "write one of off, error, warn, info, debug, trace, or module=level";
+                return wrong(format!("{} is not a level", quote(level)), instead);
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_where_its_url_says() {
+        let parse = |text| Upstream::parse(text).map(|to| (to.protocol, to.host, to.port));
+        let (http, h2c) = (UpstreamProtocol::Http1, UpstreamProtocol::H2c);
+        assert_eq!(parse("http://127.0.0.1:3000"), Ok((http, "127.0.0.1".to_owned(), 3000)));
+        assert_eq!(parse("h2c://app:50051/"), Ok((h2c, "app".to_owned(), 50051)));
+        assert_eq!(parse("http://[::1]:80"), Ok((http, "::1".to_owned(), 80)));
+        assert_eq!(parse("http://app"), Ok((http, "app".to_owned(), 80)));
+        assert_eq!(Upstream::parse("http://[::1]:81").map(|to| to.show()).as_deref(), Ok("http://[::1]:81"));
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_reached_is_refused_with_what_to_write() {
+        let cases = [
+            ("127.0.0.1:3000", "write http://127.0.0.1:3000"),
+            ("3000", "write http://127.0.0.1:3000"),
+            ("https://app:443", "write http://app:443"),
+            ("http://app:3000/api", "write http://app:3000;"),
+            ("ftp://app:3000", "write http://"),
+            ("http://app:0", "write http://127.0.0.1:3000"),
+            ("http://app:", "write http://127.0.0.1:3000"),
+            ("http://app:99999", "write http://127.0.0.1:3000"),
+            ("http://:3000", "write http://127.0.0.1:3000"),
+            ("http://[::1", "write http://127.0.0.1:3000"),
+            ("http://a b:3000", "write http://127.0.0.1:3000"),
+            ("http://me:pw@app:3000", "leave the user"),
+        ];
+        for (text, instead) in cases {
+            let wrong = Upstream::parse(text).expect_err(text);
+            assert!(wrong.instead.starts_with(instead), "{text}: {wrong:?}");
+            assert!(!wrong.message.contains("pw"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_shows_no_secrets() {
+        let endpoint = Endpoint::parse("https://me:pw@host:1/p?key=s").unwrap();
+        assert_eq!(endpoint.show(), "https://***@host:1/p?***");
+        assert_eq!(format!("{:?}", Secret::parse("s3cret").unwrap()), "***");
+    }
+
+    #[test]
+    fn templates_of_other_routers_are_explained() {
+        assert_eq!(Template::parse("/models/:id").unwrap_err().instead, "write {id} for :id");
+        assert!(Template::parse("models").is_err());
+        assert!(Template::parse("/a/{").is_err());
+        assert!(Template::parse("/models/{id}").is_ok());
+    }
+
+    #[test]
+    fn levels_are_names_or_names_by_module() {
+        assert!(LogLevels::parse("warn,tracecar::net=debug").is_ok());
+        assert!(LogLevels::parse("verbose").is_err());
+    }
+}
