@@ -1,0 +1,152 @@
+//! TLS towards OTLP collectors: which certificates are trusted, and which one we show.
+//!
+//! The cryptography is named explicitly (ring); the process-wide default of rustls is never asked, because any
+//! library may set it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::OtlpTls;
+
+/// Why no TLS configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file cannot be read, or holds something else.
+    #[error("cannot read {what} {}: {reason}", path.display())]
+    Unreadable {
+        /// What the file should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// rustls refuses what the files hold.
+    #[error("cannot use {what} {}: {error}", path.display())]
+    Unusable {
+        /// What the file holds.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        error: rustls::Error,
+    },
+}
+
+/// Configuration of a TLS client that offers the protocols `alpn`.
+///
+/// Trusts the certificates of `files.certificate` and no others where it is given (OTLP-7); else those of the
+/// system; else, in an image without any, Mozilla's as compiled in.
+///
+/// # Errors
+/// Names the file that cannot be read or used.
+pub fn client(files: &OtlpTls, alpn: &[&str]) -> Result<ClientConfig, TlsError> {
+    let roots = match &files.certificate {
+        Some(path) => given_roots(path)?,
+        None => system_roots(),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .with_root_certificates(roots);
+    let mut config = match &files.client {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates("client certificate", certificate)?;
+            let secret = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| unreadable("client key", key, &error, "no private key in it"))?;
+            builder
+                .with_client_auth_cert(chain, secret)
+                .map_err(|error| unusable("client certificate", certificate, error))?
+        }
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+fn given_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let what = "trusted certificate";
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(what, path)? {
+        roots.add(certificate).map_err(|error| unusable(what, path, error))?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // Systems carry certificates that rustls cannot use. One of them must not cost us the others.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let none = "no certificate in it";
+    let list: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(what, path, &error, none))?;
+    match list.is_empty() {
+        true => Err(unreadable(what, path, &pem::Error::NoItemsFound, none)),
+        false => Ok(list),
+    }
+}
+
+fn unreadable(what: &'static str, path: &Path, error: &pem::Error, none: &str) -> TlsError {
+    let reason = match error {
+        pem::Error::NoItemsFound => none.to_owned(),
+        pem::Error::Io(error) => error.kind().to_string(),
+        // The others quote what they found, which in a key file is the key.
+        _ => "it is not valid PEM".to_owned(),
+    };
+    TlsError::Unreadable { what, path: path.to_owned(), reason }
+}
+
+fn unusable(what: &'static str, path: &Path, error: rustls::Error) -> TlsError {
+    TlsError::Unusable { what, path: path.to_owned(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_files_some_certificates_are_trusted() {
+        assert!(!system_roots().is_empty());
+        let config = client(&OtlpTls::default(), &["h2"]).unwrap();
+        assert_eq!(config.alpn_protocols, [b"h2"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let files = OtlpTls { certificate: Some(path.clone()), client: None };
+        let message = || client(&files, &[]).unwrap_err().to_string();
+        assert!(message().contains("ca.pem: entity not found"), "{}", message());
+        std::fs::write(&path, "not a certificate").unwrap();
+        assert!(message().contains("ca.pem: no certificate in it"), "{}", message());
+    }
+
+    #[test]
+    fn an_error_never_quotes_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = folder.path().join("client.pem");
+        let key = folder.path().join("client.key");
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&certificate, pair.cert.pem()).unwrap();
+        std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\n!!!c2VjcmV0\n-----END PRIVATE KEY-----\n")
+            .unwrap();
+        let files = OtlpTls { certificate: None, client: Some((certificate, key)) };
+        let message = client(&files, &[]).unwrap_err().to_string();
+        assert!(message.contains("client.key: it is not valid PEM"), "{message}");
+        assert!(!message.contains("c2VjcmV0"), "{message}");
+    }
+}
