@@ -1,0 +1,159 @@
+//! Errors that tracecar answers by itself: the status, the words, and what the record says.
+//!
+//! They are marked as ours by `Proxy-Status` (RFC 9209), so that nobody looks for them in the service.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::body::ResponseBody;
+use crate::config::Upstream;
+use crate::exchange::Outcome;
+use crate::net::upstream::SendError;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// An answer of our own.
+#[derive(Debug)]
+pub(super) struct Error {
+    pub(super) status: StatusCode,
+    pub(super) outcome: Outcome,
+    /// The proxy error type of RFC 9209 section 2.3.
+    kind: &'static str,
+    /// One sentence for people.
+    pub(super) detail: String,
+}
+
+impl Error {
+    /// The service could not be asked, or gave no answer (GW-1, GW-2).
+    pub(super) fn upstream(error: &SendError, upstream: &Upstream) -> Self {
+        let (status, outcome, kind) = match error {
+            SendError::Refused => (StatusCode::BAD_GATEWAY, Outcome::UpstreamRefused, "connection_refused"),
+            SendError::Unresolved(..) => (StatusCode::BAD_GATEWAY, Outcome::UpstreamUnresolved, "dns_error"),
+            SendError::Unreachable(_) => {
+                (StatusCode::BAD_GATEWAY, Outcome::UpstreamUnreachable, "destination_ip_unroutable")
+            }
+            SendError::ConnectTimeout(_) => {
+                (StatusCode::GATEWAY_TIMEOUT, Outcome::UpstreamConnectTimeout, "connection_timeout")
+            }
+            SendError::HeaderTimeout(_) => {
+                (StatusCode::GATEWAY_TIMEOUT, Outcome::UpstreamTimeout, "http_response_timeout")
+            }
+            SendError::Reset(_) => (StatusCode::BAD_GATEWAY, Outcome::UpstreamReset, "connection_terminated"),
+            SendError::Invalid(_) => {
+                (StatusCode::BAD_GATEWAY, Outcome::UpstreamInvalid, "http_protocol_error")
+            }
+        };
+        Self { status, outcome, kind, detail: format!("no answer from the service at {upstream}: {error}") }
+    }
+
+    /// The caller broke off in the middle of its request. If only its sending side is closed, it learns of it.
+    pub(super) fn incomplete_request() -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            outcome: Outcome::ClientGoneBeforeResponse,
+            kind: "http_request_error",
+            detail: "the request was not sent completely".to_owned(),
+        }
+    }
+
+    /// A request that an intermediary before an origin server has no use for.
+    pub(super) fn rejected(status: StatusCode, detail: &str) -> Self {
+        Self { status, outcome: Outcome::Rejected, kind: "http_request_denied", detail: detail.to_owned() }
+    }
+
+    /// The answer: short, plain text or JSON by `Accept`.
+    pub(super) fn reply(
+        &self,
+        accept: Option<&HeaderValue>,
+        correlation: &str,
+        trace: &str,
+    ) -> Response<ResponseBody> {
+        let status = self.status.as_u16();
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        let (kind, body) = if prefers_json(accept) {
+            // RFC 9457: a client that knows problem details can read it without knowing us.
+            let problem = serde_json::json!({
+                "type": "about:blank", "title": reason, "status": status, "detail": self.detail,
+                "error": self.kind, "source": "tracecar", "correlation_id": correlation, "trace_id": trace,
+            });
+            ("application/problem+json", format!("{problem}\n"))
+        } else {
+            let mut text = format!("{status} {reason}\ntracecar: {}\n", self.detail);
+            for (name, value) in [("correlation id", correlation), ("trace id", trace)] {
+                if !value.is_empty() {
+                    text.push_str(&format!("{name}: {value}\n"));
+                }
+            }
+            ("text/plain; charset=utf-8", text)
+        };
+        let mut response = Response::new(ResponseBody::Own(Some(Bytes::from(body.clone()))));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.insert(PROXY_STATUS, self.proxy_status());
+        response
+    }
+
+    fn proxy_status(&self) -> HeaderValue {
+        // A structured-field string takes visible ASCII, with `"` and `\` escaped (RFC 8941 section 3.3.3).
+        let details: String = self
+            .detail
+            .chars()
+            .filter(|character| matches!(character, ' '..='~'))
+            .flat_map(|character| {
+                matches!(character, '"' | '\\').then_some('\\').into_iter().chain(Some(character))
+            })
+            .collect();
+        let value = format!("tracecar; error={}; details=\"{details}\"", self.kind);
+        HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("tracecar"))
+    }
+}
+
+/// Whether a caller would rather read JSON: its `Accept` names it, and names no text form.
+fn prefers_json(accept: Option<&HeaderValue>) -> bool {
+    let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let names = |part: &str| {
+        accept.split(',').any(|range| range.split(';').next().unwrap_or_default().contains(part))
+    };
+    names("json") && !names("text/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asks_for_json(accept: &'static str) -> bool {
+        prefers_json(Some(&HeaderValue::from_static(accept)))
+    }
+
+    #[test]
+    fn json_is_for_those_who_ask_for_it() {
+        assert!(asks_for_json("application/json"));
+        assert!(asks_for_json("application/problem+json, */*;q=0.1"));
+        assert!(!asks_for_json("text/html, application/json"));
+        assert!(!asks_for_json("*/*"));
+        assert!(!prefers_json(None));
+    }
+
+    #[test]
+    fn proxy_status_is_a_valid_string_whatever_the_detail_says() {
+        let error = Error::rejected(StatusCode::NOT_IMPLEMENTED, "a \"quoted\" \\ thing\nand é");
+        assert_eq!(
+            error.proxy_status(),
+            r#"tracecar; error=http_request_denied; details="a \"quoted\" \\ thingand ""#
+        );
+    }
+
+    #[test]
+    fn a_gateway_timeout_is_504_and_everything_else_502() {
+        use crate::config::UpstreamProtocol;
+        let upstream = Upstream { protocol: UpstreamProtocol::Http1, host: "::1".into(), port: 3000 };
+        let refused = Error::upstream(&SendError::Refused, &upstream);
+        assert_eq!((refused.status, refused.outcome), (StatusCode::BAD_GATEWAY, Outcome::UpstreamRefused));
+        assert_eq!(refused.detail, "no answer from the service at [::1]:3000: connection refused");
+        let late = Error::upstream(&SendError::HeaderTimeout(std::time::Duration::from_secs(1)), &upstream);
+        assert_eq!((late.status, late.outcome), (StatusCode::GATEWAY_TIMEOUT, Outcome::UpstreamTimeout));
+    }
+}
