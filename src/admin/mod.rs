@@ -1,0 +1,250 @@
+//! Pages for orchestrators, scrapers and people: health, readiness, metrics, the settings in effect.
+//!
+//! A small HTTP/1 server that reads and changes nothing. One request per connection, few connections, and a
+//! bound on each: whoever can reach this port can make it busy, but not the data path.
+
+mod readiness;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::Write;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+pub use readiness::Readiness;
+
+use crate::stats::Row;
+use crate::telemetry::{Exposition, metrics::Metrics, quality};
+
+/// Pages below this size are not worth compressing: they fit in one packet.
+const MIN_GZIP: usize = 1200;
+
+/// What the pages show.
+pub struct Admin {
+    /// Metrics of traffic.
+    pub metrics: Metrics,
+    /// Counters about tracecar itself, read anew for each page.
+    pub rows: Box<dyn Fn() -> Vec<Row> + Send + Sync>,
+    /// What `/readyz` answers from.
+    pub readiness: Arc<Readiness>,
+    /// The settings in effect, secrets already masked.
+    pub effective: String,
+    /// Makes records that wait in buffers be read. Called before the metrics page, so that it shows a request
+    /// that has just been answered; it is given one second.
+    pub refresh: Refresh,
+}
+
+/// See [`Admin::refresh`].
+pub type Refresh = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Serves the pages on `listener` until `shutdown` is done, then lets open connections finish for a second.
+///
+/// Stopping early would make a pod's probes fail during its drain: end this last.
+pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()>) {
+    serve_within(listener, admin, shutdown, Bounds::default()).await;
+}
+
+/// Bounds on what callers can take up.
+#[derive(Clone, Copy)]
+struct Bounds {
+    connections: usize,
+    header: Duration,
+    connection: Duration,
+    /// How long the metrics page waits for records that are still on their way to it.
+    refresh: Duration,
+    farewell: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            header: Duration::from_secs(5),
+            // The page may be megabytes, and the scraper far away.
+            connection: Duration::from_secs(30),
+            refresh: Duration::from_secs(1),
+            farewell: Duration::from_secs(1),
+        }
+    }
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    admin: Admin,
+    shutdown: impl Future<Output = ()>,
+    bounds: Bounds,
+) {
+    let admin = Arc::new(admin);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    warn!(%error, "an admin page panicked");
+                }
+            }
+            // Further callers wait in the listener's backlog.
+            accepted = listener.accept(), if connections.len() < bounds.connections => match accepted {
+                Ok((stream, _)) => {
+                    failing = false;
+                    connections.spawn(connection(stream, admin.clone(), bounds));
+                }
+                Err(error) => {
+                    // Said once: it may fail ten times a second for as long as it likes.
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(%error, "cannot accept connections to the admin pages");
+                    }
+                    // Out of descriptors, most likely: trying again at once would only burn the processor.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    // What is still open after that is aborted when the set is dropped.
+    let _ = timeout(bounds.farewell, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// Serves one request. Pages are small, probes and scrapes seldom: a connection kept for the next one would only
+/// take a place.
+async fn connection(stream: TcpStream, admin: Arc<Admin>, bounds: Bounds) {
+    let answer = |request: Request<Incoming>| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(&request, bounds.refresh).await) }
+    };
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header)
+        .keep_alive(false)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service_fn(answer));
+    match timeout(bounds.connection, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "an admin connection failed"),
+        Err(_) => debug!("an admin connection took too long"),
+    }
+}
+
+/// The pages, for the index.
+const INDEX: &str = "tracecar
+
+/healthz  the process runs
+/readyz   requests are wanted here, or why not
+/metrics  metrics, as OpenMetrics or Prometheus text
+/config   the settings in effect, secrets masked
+";
+
+type Page = Response<Full<Bytes>>;
+
+impl Admin {
+    async fn answer<B>(&self, request: &Request<B>, refresh: Duration) -> Page {
+        let path = request.uri().path();
+        if !matches!(path, "/" | "/healthz" | "/readyz" | "/metrics" | "/config") {
+            return plain(StatusCode::NOT_FOUND, "no such page; / lists them\n");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let page = plain(StatusCode::METHOD_NOT_ALLOWED, "pages are read with GET or HEAD\n");
+            return with(page, header::ALLOW, "GET, HEAD");
+        }
+        let headers = request.headers();
+        match path {
+            "/healthz" => plain(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readyz(headers).await,
+            "/metrics" => self.metrics(headers, refresh).await,
+            "/config" => plain(StatusCode::OK, self.effective.clone()),
+            _ => plain(StatusCode::OK, INDEX),
+        }
+    }
+
+    async fn readyz(&self, headers: &HeaderMap) -> Page {
+        let obstacles = self.readiness.obstacles().await;
+        let ready = obstacles.is_empty();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let accept = list(headers, header::ACCEPT);
+        let json = quality(&accept, "application/json", &[]);
+        let page = if json > 0.0 && json >= quality(&accept, "text/plain", &[]) {
+            let body = serde_json::json!({ "ready": ready, "obstacles": obstacles });
+            page(status, "application/json", format!("{body}\n"))
+        } else if ready {
+            plain(status, "ready\n")
+        } else {
+            plain(status, obstacles.join("\n") + "\n")
+        };
+        with(page, header::VARY, "Accept")
+    }
+
+    async fn metrics(&self, headers: &HeaderMap, refresh: Duration) -> Page {
+        // A page that is a moment old is better than none.
+        if timeout(refresh, (self.refresh)()).await.is_err() {
+            debug!("the metrics page did not wait longer for records");
+        }
+        let accept = list(headers, header::ACCEPT);
+        let exposition = Exposition::from_accept(Some(accept.as_str()));
+        let text = self.metrics.render(exposition, &(self.rows)());
+        let pack = text.len() >= MIN_GZIP && wants_gzip(headers);
+        let (body, encoding) = match pack.then(|| gzip(&text)).flatten() {
+            Some(packed) => (packed, Some("gzip")),
+            None => (text.into_bytes(), None),
+        };
+        let mut page = page(StatusCode::OK, exposition.content_type(), body);
+        if let Some(encoding) = encoding {
+            page = with(page, header::CONTENT_ENCODING, encoding);
+        }
+        with(page, header::VARY, "Accept, Accept-Encoding")
+    }
+}
+
+fn wants_gzip(headers: &HeaderMap) -> bool {
+    quality(&list(headers, header::ACCEPT_ENCODING), "gzip", &[]) > 0.0
+}
+
+fn gzip(text: &str) -> Option<Vec<u8>> {
+    let mut packer = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
+    packer.write_all(text.as_bytes()).ok()?;
+    packer.finish().ok()
+}
+
+/// A list header, its lines joined; lines that are not text are left out.
+fn list(headers: &HeaderMap, name: HeaderName) -> String {
+    let lines: Vec<_> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    lines.join(",")
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Page {
+    page(status, "text/plain; charset=utf-8", text)
+}
+
+fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut page = Response::new(Full::new(body.into()));
+    *page.status_mut() = status;
+    let page = with(page, header::CONTENT_TYPE, content_type);
+    let page = with(page, header::CACHE_CONTROL, "no-store");
+    with(page, header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+}
+
+fn with(mut page: Page, name: HeaderName, value: &'static str) -> Page {
+    page.headers_mut().insert(name, HeaderValue::from_static(value));
+    page
+}
+
+#[cfg(test)]
+mod tests;
