@@ -1,0 +1,235 @@
+//! Builds everything from the settings, binds it, runs it, drains it, and flushes.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot};
+use tracing::{error, info};
+
+use crate::admin::{self, Admin, Readiness};
+use crate::config::{LiveHandle, Settings, Startup};
+use crate::exchange::{Outbox, Recorder, Sink};
+use crate::net::{Drain, listener};
+use crate::proxy::Proxy;
+use crate::proxy::inbound::Inbound;
+use crate::stats::Stats;
+use crate::telemetry::Telemetry;
+use crate::telemetry::console::Console;
+use crate::worker::{Peers, Worker};
+
+/// How long telemetry may take to get out after the last connection is closed. With the default drain time it
+/// fits into the 30 s that Kubernetes gives a pod to end.
+const FLUSH: Duration = Duration::from_secs(4);
+
+/// What a sidecar is made of.
+pub struct Parts {
+    /// What it does.
+    pub settings: Settings,
+    /// The settings as text for `/config`, secrets masked.
+    pub effective: String,
+    /// A console to share with others in this process, in place of one that the settings ask for.
+    pub console: Option<Console>,
+    /// More readers of its records.
+    pub sinks: Vec<Box<dyn Sink>>,
+}
+
+impl Parts {
+    /// Nothing but the settings.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, effective: String::new(), console: None, sinks: Vec::new() }
+    }
+}
+
+/// A sidecar with its sockets bound, ready to run.
+pub struct App {
+    parts: Parts,
+    stats: Arc<Stats>,
+    listeners: Vec<Vec<std::net::TcpListener>>,
+    admin: Option<std::net::TcpListener>,
+    bound: Bound,
+}
+
+/// Where a sidecar listens.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// The inbound listeners, in the order of the settings.
+    pub inbound: Vec<SocketAddr>,
+    /// The admin pages, where they are on.
+    pub admin: Option<SocketAddr>,
+}
+
+impl App {
+    /// Binds every socket. Nothing is accepted before [`App::run`].
+    ///
+    /// # Errors
+    /// Names the address that cannot be bound.
+    pub fn bind(parts: Parts) -> anyhow::Result<Self> {
+        let Startup { workers, inbound, admin, .. } = &parts.settings.startup;
+        let mut listeners: Vec<Vec<_>> = (0..*workers).map(|_| Vec::new()).collect();
+        let mut bound = Bound { inbound: Vec::new(), admin: None };
+        for inbound in inbound {
+            let mut address = inbound.listen;
+            for of_worker in &mut listeners {
+                let socket = bind(address, *workers > 1)?;
+                // The first worker's socket decides which port a port of 0 is.
+                address = socket.local_addr()?;
+                of_worker.push(socket);
+            }
+            bound.inbound.push(address);
+        }
+        let admin = admin.map(|address| bind(address, false)).transpose()?;
+        bound.admin = admin.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        Ok(Self { parts, stats: Arc::default(), listeners, admin, bound })
+    }
+
+    /// Where it listens.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// Serves until `stop` is ready, then drains and flushes, and returns. `cut` ends waiting early.
+    ///
+    /// # Errors
+    /// If it cannot start. Nothing that happens later ends it.
+    pub fn run(self, stop: impl Future<Output = ()>, cut: impl Future<Output = ()>) -> anyhow::Result<()> {
+        // Everything but the data path runs on this thread: nothing here can delay a request.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        runtime.block_on(self.serve(stop, cut))
+    }
+
+    async fn serve(
+        self,
+        stop: impl Future<Output = ()>,
+        cut: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let Self { parts, stats, listeners, admin, .. } = self;
+        let Parts { settings: Settings { startup, live }, effective, console, sinks } = parts;
+        let live = LiveHandle::new(live);
+        let wake = Arc::new(Notify::new());
+        let outboxes: Vec<_> =
+            listeners.iter().map(|_| Arc::new(Outbox::new(wake.clone(), stats.clone()))).collect();
+        let telemetry = Telemetry::start(&startup, stats.clone(), outboxes.clone(), wake, console, sinks)?;
+        tokio::spawn({
+            let telemetry = telemetry.clone();
+            async move { telemetry.run().await }
+        });
+
+        let upstreams = if startup.ready_needs_upstream { startup.inbound.iter() } else { [].iter() };
+        let readiness = Arc::new(Readiness::new(upstreams.map(|inbound| inbound.to.clone()).collect()));
+        if let Some(listener) = admin {
+            let pages = pages(&telemetry, &readiness, effective);
+            tokio::spawn(admin::serve(TcpListener::from_std(listener)?, pages, std::future::pending()));
+        }
+
+        let (drain, cut_off) = (Drain::default(), Drain::default());
+        let draining = Arc::new(AtomicBool::new(false));
+        let (peers, inboxes) = Peers::new(listeners.len());
+        let mut running = Vec::new();
+        for (number, ((sockets, inbox), outbox)) in
+            listeners.into_iter().zip(inboxes).zip(outboxes).enumerate()
+        {
+            let recorder = Recorder::new(outbox.clone(), stats.clone(), draining.clone());
+            let proxy = Proxy::new(recorder, stats.clone());
+            let fronts = sockets.into_iter().zip(&startup.inbound).map(|(socket, inbound)| {
+                (socket, Inbound::new(proxy.clone(), live.clone(), inbound.to.clone()))
+            });
+            let draining = draining.clone();
+            let worker = Worker {
+                number,
+                listeners: fronts.collect(),
+                peers: peers.clone(),
+                inbox,
+                outbox,
+                stats: stats.clone(),
+                drain: drain.clone(),
+                cut: cut_off.clone(),
+                drain_time: startup.drain,
+                cutting: Box::new(move || draining.store(true, Ordering::Relaxed)),
+            };
+            running.push(start(worker)?);
+        }
+        readiness.set_listening();
+
+        stop.await;
+        info!(drain = ?startup.drain, "stopping: finishing what is in flight");
+        readiness.set_draining();
+        drain.begin();
+        let mut cut = std::pin::pin!(cut);
+        tokio::select! {
+            () = all(&mut running) => {}
+            () = &mut cut => {
+                cut_off.begin();
+                all(&mut running).await;
+                // Whoever is in a hurry twice gets what can be had at once.
+                telemetry.finish(Duration::ZERO).await;
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            () = telemetry.finish(FLUSH) => {}
+            () = cut => {}
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn bind(address: SocketAddr, shared: bool) -> anyhow::Result<std::net::TcpListener> {
+    listener::bind(address, shared).with_context(|| format!("cannot listen on {address}"))
+}
+
+fn pages(telemetry: &Arc<Telemetry>, readiness: &Arc<Readiness>, effective: String) -> Admin {
+    let (for_rows, for_refresh) = (telemetry.clone(), telemetry.clone());
+    Admin {
+        metrics: telemetry.metrics().clone(),
+        rows: Box::new(move || for_rows.rows()),
+        readiness: readiness.clone(),
+        effective,
+        refresh: Arc::new(move || {
+            for_refresh.drain();
+            Box::pin(std::future::ready(()))
+        }),
+    }
+}
+
+/// Waits until every worker has ended. What it has waited for is taken out, so it can be called again.
+async fn all(running: &mut Vec<oneshot::Receiver<()>>) {
+    while let Some(worker) = running.last_mut() {
+        // An error says that the worker is gone, which is what we wait for.
+        let _ = worker.await;
+        running.pop();
+    }
+}
+
+/// Runs a worker on a thread of its own. The receiver is ready when that has ended.
+fn start(worker: Worker<Inbound>) -> anyhow::Result<oneshot::Receiver<()>> {
+    let (ended, receiver) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a worker")?;
+    std::thread::Builder::new()
+        .name(format!("worker-{}", worker.number))
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(worker.run()) {
+                error!(%error, "a worker cannot run");
+            }
+            // Drops whatever connections are left; their exchanges are recorded before anybody is told. A name that is
+            // still being resolved is not waited for.
+            runtime.shutdown_background();
+            let _ = ended.send(());
+        })
+        .context("cannot start a worker")?;
+    Ok(receiver)
+}

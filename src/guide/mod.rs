@@ -1,0 +1,16 @@
+//! Longer texts for users, beside the README.
+
+#[doc = include_str!("additions.md")]
+pub mod additions {}
+
+#[doc = include_str!("endings.md")]
+pub mod endings {}
+
+#[doc = include_str!("spans.md")]
+pub mod spans {}
+
+#[doc = include_str!("export.md")]
+pub mod export {}
+
+#[doc = include_str!("operation.md")]
+pub mod operation {}

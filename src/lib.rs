@@ -1,0 +1,82 @@
+//! tracecar is a sidecar reverse proxy that traces services nobody may change.
+//!
+//! It stands beside one service; all HTTP to the service goes through it. Each request in becomes an OpenTelemetry
+//! SERVER span, a metric and, where wanted, a log line; trace context and a correlation id go on to the service.
+//! No line of the service changes.
+//!
+//! This page is the map. The [`guide`] has the longer texts for users; the README says how to begin.
+//!
+//! # Layout
+//!
+//! *Fronts decide, one path acts, one record is written, sinks only read.*
+//!
+//! | level | module | what lives there | may use |
+//! |---|---|---|---|
+//! | 7 | [`demo`] | three services behind three sidecars, in one process | app, config, telemetry |
+//! | 6 | [`app`] | builds everything from the settings, binds, runs, drains, flushes | all below |
+//! | 5 | [`proxy`] | the path: a front decides, `forward` acts | net, exchange, config, propagation, wire, stats |
+//! | 5 | [`admin`] | health, readiness, metrics, settings over HTTP | telemetry, net, exchange, config, stats |
+//! | 5 | [`worker`] | data-path threads | net, exchange, stats |
+//! | 4 | [`telemetry`] | the sinks: OTLP, metrics, access log, console | net, exchange, config, wire, stats |
+//! | 3 | [`net`] | sockets: accepting, serving, connections to the service | config, exchange, wire, stats |
+//! | 2 | [`config`] | what the user writes, and what the program uses | exchange, propagation |
+//! | 1 | [`exchange`] | one request and its response: the core vocabulary | propagation, wire, stats |
+//! | 0 | [`wire`] | HTTP mechanics that an intermediary owes the RFCs | nothing of ours |
+//! | 0 | [`propagation`] | headers ↔ trace context | nothing of ours |
+//! | 0 | [`stats`] | counters about tracecar itself | nothing of ours |
+//!
+//! A module uses lower levels only; those of one level do not know each other. `tests/it/layering.rs` has the same list
+//! and compares it with the source. The command line, the signals and the allocator are above all this, in
+//! `src/main.rs`. [`exchange`] defines [`Sink`](exchange::Sink), [`telemetry`] implements it, and [`app`] introduces the
+//! two: that is why the path needs to know nothing of OTLP, and OTLP nothing of the path.
+//!
+//! # Life of a request
+//!
+//! 1. A [`worker`] **accepts** a connection ([`net::listener`]). If another worker has at least two fewer, the connection
+//!    is handed over; after that nothing of it ever changes threads.
+//! 2. [`net::server::serve`] **detects** HTTP/1 or HTTP/2 from the first bytes, within a deadline, and lets hyper
+//!    read requests. An HTTP/1 connection that has nothing to do is *parked*: a bare socket without buffers.
+//! 3. The front, [`proxy::inbound`], **decides**: it loads the live settings once ([`config::LiveHandle`]), finds
+//!    the route and whether the request is excluded ([`exchange::Routes`]), and makes a `Job` of it.
+//! 4. [`proxy::forward`] **acts**. It *extracts* the caller's context ([`propagation::Propagation::extract`]),
+//!    *begins* an exchange ([`exchange::Recorder::begin`]: ids, sampling, the clock), notes what the request says
+//!    (queries are redacted before they are noted, by [`exchange::QueryRedaction`]), *rewrites* the headers
+//!    ([`wire::headers`], [`wire::target`], [`propagation::Propagation::inject`], the correlation id of
+//!    [`propagation::CorrelationRules`]), and *sends* the request over a kept or new connection
+//!    ([`net::upstream::Pool`]).
+//! 5. The response's head goes back at once. Its body is *watched* on its way ([`wire::body::Watched`]), never
+//!    buffered; an upgraded connection becomes a [`wire::tunnel`].
+//! 6. When the last byte has left for the kernel (on HTTP/2: for the connection, which many responses share), the
+//!    exchange *finishes* with an [`exchange::Outcome`] and closes into a [`exchange::Record`]. If anything cuts this
+//!    story short (the caller resets, a task panics, a drain is over), dropping the [`exchange::Exchange`] closes it,
+//!    and says why. There is no way to leave without a record unless a rule excludes the request, and none to leave two.
+//! 7. Records gather in the worker's [`exchange::Outbox`]. Once per batch the telemetry thread is woken, takes them
+//!    and shows each to every sink ([`telemetry::Telemetry`]): the span exporter ([`telemetry::export`], which turns
+//!    records into spans by [`exchange::semconv`]), the metrics ([`telemetry::metrics`]), the access log
+//!    ([`telemetry::access_log`]) and the console ([`telemetry::console`]). They read the same record, so they agree.
+//!
+//! # Invariants
+//!
+//! Things that are absent on purpose:
+//!
+//! * **Nothing below a front loads settings.** One request sees one version of them.
+//! * **Sinks cannot reach a request.** They get finished records, on a thread of their own, return nothing and may
+//!   not block; what is slow owns a bounded queue and counts what it drops.
+//! * **Every exchange closes once.** [`exchange::Exchange::finish`] consumes it; `Drop` closes it if nobody did.
+//! * **No thread is woken per request.** Records wait for each other; that wake-up would cost more than tracing.
+//! * **Nothing from the network may panic.** Parsers are total functions, with examples in `tests/corpus`,
+//!   properties in `tests/it/properties.rs` and fuzz targets in `tests/fuzz`.
+
+pub mod admin;
+pub mod app;
+pub mod config;
+pub mod demo;
+pub mod exchange;
+pub mod guide;
+pub mod net;
+pub mod propagation;
+pub mod proxy;
+pub mod stats;
+pub mod telemetry;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,295 @@
+//! The command line: `tracecar run`, `check` and `demo`.
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tracecar::app::{App, Parts};
+use tracecar::config::{self, Flags, Loaded, Sources};
+use tracing::{info, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Exit status for a configuration that cannot be used (`EX_USAGE` of sysexits).
+const BAD_CONFIG: u8 = 64;
+
+/// A sidecar reverse proxy that traces services nobody may change.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Stand in front of a service and trace what goes in.
+    #[command(after_help = "\
+Examples:
+  tracecar run --to http://127.0.0.1:3000
+      Listen on port 8080, pass everything on to port 3000, and print traces on
+      this terminal.
+  export OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318
+  tracecar run --to http://127.0.0.1:3000 --service shop
+      Send the traces to a collector instead.
+  OTEL_TRACES_EXPORTER=console tracecar run --to http://127.0.0.1:3000
+      Print traces even if this is no terminal, as lines of JSON.
+  tracecar run --config tracecar.yaml
+      Take everything from a file. A flag beats the environment, which beats
+      the file; --to and --listen replace all of the file's `inbound`.
+
+Besides its own variables tracecar reads those of OpenTelemetry:
+OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPORTER_OTLP_*, OTEL_BSP_*,
+OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG, OTEL_TRACES_EXPORTER,
+OTEL_PROPAGATORS, OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS, OTEL_SDK_DISABLED.
+NO_COLOR turns colour off.
+
+On SIGTERM or Ctrl-C tracecar lets requests finish, flushes, and exits with 0;
+a second signal hurries it. Exit status: 0 stopped as told, 1 could not run,
+2 the command line cannot be read, 64 the configuration cannot be used.")]
+    Run(Run),
+    /// Say everything that is wrong with a configuration file, with line, column and remedy.
+    #[command(after_help = "\
+Example:
+  tracecar check tracecar.yaml && echo fine
+
+Exit status: 0 the file can be used, 1 it cannot be read, 64 it cannot be used.
+OpenTelemetry's variables are laid over the file, as `run` does.")]
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Run three small services, each behind a tracecar of its own, and show their traces.
+    #[command(after_help = "\
+Examples:
+  tracecar demo --for 10s
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 tracecar demo
+      Also send the traces to a collector.
+
+All ports are chosen freely, on this host only.")]
+    Demo {
+        /// How long to go on, such as 10s or 2m; until Ctrl-C without it.
+        #[arg(long = "for", value_name = "TIME", value_parser = config::parse_duration)]
+        time: Option<Duration>,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// The service: http://HOST:PORT, or h2c://HOST:PORT where it speaks HTTP/2 without TLS.
+    #[arg(long, value_name = "URL", env = "TRACECAR_TO", help_heading = "Traffic")]
+    to: Option<String>,
+    /// Where to listen for its callers; needs --to [default: 0.0.0.0:8080].
+    #[arg(long, value_name = "ADDRESS", env = "TRACECAR_LISTEN", help_heading = "Traffic")]
+    listen: Option<String>,
+    /// The service's name in traces [default: unknown_service].
+    #[arg(long, value_name = "NAME", env = "TRACECAR_SERVICE", help_heading = "Telemetry")]
+    service: Option<String>,
+    /// Where to serve metrics and health, or `off` [default: 127.0.0.1:9464].
+    #[arg(long, value_name = "ADDRESS", env = "TRACECAR_ADMIN", help_heading = "Operation")]
+    admin: Option<String>,
+    /// A configuration file, see `config/tracecar.yaml`.
+    #[arg(long, value_name = "FILE", env = "TRACECAR_CONFIG", help_heading = "Operation")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Check { file } => check(&file),
+        Command::Demo { time } => demo(time),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tracecar: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+impl Run {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let text = self.config.as_deref().map(read).transpose()?;
+        let name = self.config.as_deref().map(Path::to_string_lossy);
+        let flags = Flags { to: self.to, listen: self.listen, admin: self.admin, service: self.service };
+        let loaded = config::load(&Sources {
+            file: name.as_deref().zip(text.as_deref()),
+            env: &environment,
+            flags: &flags,
+            terminal: std::io::stdout().is_terminal(),
+        });
+        let Loaded { settings, effective, warnings } = match loaded {
+            Ok(loaded) => loaded,
+            Err(problems) => return refuse(&problems),
+        };
+        log(&settings.startup.log);
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        raise_descriptor_limit();
+        let (stop, cut) = signals()?;
+        let to: Vec<String> = settings.startup.inbound.iter().map(|inbound| inbound.to.to_string()).collect();
+        let app = App::bind(Parts { effective, ..Parts::new(settings) })?;
+        let bound = app.bound();
+        for (listen, to) in bound.inbound.iter().zip(&to) {
+            info!(%listen, to, "passing requests on");
+        }
+        if let Some(admin) = bound.admin {
+            info!(%admin, "metrics and health");
+        }
+        app.run(stop, cut)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn check(file: &Path) -> anyhow::Result<ExitCode> {
+    let text = read(file)?;
+    let name = file.to_string_lossy();
+    let flags = Flags::default();
+    let sources = Sources { file: Some((&name, &text)), env: &environment, flags: &flags, terminal: false };
+    match config::load(&sources) {
+        Ok(loaded) => {
+            for warning in loaded.warnings {
+                eprintln!("warning: {warning}");
+            }
+            println!("{name}: can be used");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn demo(time: Option<Duration>) -> anyhow::Result<ExitCode> {
+    log("warn");
+    let (stop, _) = signals()?;
+    let stop = async move {
+        match time {
+            Some(time) => tokio::select! {
+                () = stop => {}
+                () = tokio::time::sleep(time) => {}
+            },
+            None => stop.await,
+        }
+    };
+    tracecar::demo::run(stop, &environment)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse(problems: &config::Problems) -> anyhow::Result<ExitCode> {
+    eprintln!("{problems}");
+    Ok(ExitCode::from(BAD_CONFIG))
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Sends our own log to standard error, so that standard output is for traces and the access log.
+fn log(level: &str) {
+    let targets: Targets = level.parse().unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false);
+    tracing_subscriber::registry().with(lines).with(targets).init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, message, "a task panicked; this is a bug in tracecar, please report it");
+    }));
+}
+
+/// Each connection takes two descriptors, and the soft limit is often 1024 for the sake of programs that `select`.
+fn raise_descriptor_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+            warn!(%error, "cannot raise the limit of open descriptors");
+        }
+    }
+}
+
+/// The first signal to stop, and the second. Both are listened for from here on: one that came earlier would end the
+/// process without a word, and one that came between two listeners would be lost. This is done on a thread of its
+/// own, since the first may come before there is any runtime.
+fn signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let (cut, cut_short) = tokio::sync::oneshot::channel();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let mut signals = {
+        let _context = runtime.enter();
+        Signals::new().context("cannot listen for signals")?
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                for told in [stop, cut] {
+                    signals.next().await;
+                    let _ = told.send(());
+                }
+            });
+        })
+        .context("cannot start")?;
+    // A sender that is gone without a word means that its signal never comes.
+    let wait = |receiver: tokio::sync::oneshot::Receiver<()>| async move {
+        if receiver.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    Ok((wait(stopped), wait(cut_short)))
+}
+
+/// What tells the process to stop: SIGTERM and Ctrl-C.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// Listens from now on. Has to be called in a runtime.
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What tells the process to stop: Ctrl-C.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
