@@ -12,6 +12,7 @@ mod acks;
 mod client_io;
 mod drain;
 mod http2;
+mod tunnel;
 mod upstream_io;
 
 pub use drain::Drain;

@@ -17,7 +17,6 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::io::AsyncReadExt;
@@ -28,12 +27,13 @@ use tracing::debug;
 use super::Drain;
 use super::client_io::ClientIo;
 pub use super::client_io::{Caller, Connection};
-use super::http2;
+pub use super::tunnel::Tunnel;
+use super::{http2, tunnel};
 use crate::config::HalfClose;
-use crate::exchange::{Exchange, Outcome};
+use crate::exchange::Outcome;
 use crate::stats::Stats;
+use crate::wire::Received;
 use crate::wire::body::describe;
-use crate::wire::{Received, tunnel};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -92,15 +92,6 @@ pub struct Unreadable {
     pub status: Option<u16>,
     /// What was wrong with the bytes.
     pub detail: String,
-}
-
-/// An upgraded connection in the making: the service has agreed, the 101 is on its way to the caller.
-#[derive(Debug)]
-pub struct Tunnel {
-    /// The service's side, once its codec lets go of it.
-    pub upstream: OnUpgrade,
-    /// Stays open until both sides have closed.
-    pub exchange: Exchange,
 }
 
 /// Serves a connection until it ends, and drops `held` then.
@@ -237,7 +228,7 @@ impl<H: Handler> Http1<H> {
                     io = parked;
                 }
                 Rest::Upgraded(io, early, tunnel) => {
-                    return Box::pin(run_tunnel(io.stream, early, tunnel)).await;
+                    return Box::pin(tunnel::run(io.stream, early, tunnel)).await;
                 }
                 Rest::Closed(stream, result) => {
                     self.closed(&connection, &stream, result);
@@ -417,43 +408,6 @@ impl Progress {
             return Tick::Park;
         }
         Tick::Go
-    }
-}
-
-async fn run_tunnel(client: TcpStream, early: Bytes, tunnel: Tunnel) {
-    let Tunnel { upstream, exchange } = tunnel;
-    let mut open = OpenTunnel { exchange: Some(exchange), passed: tunnel::Passed::default(), ended: None };
-    let end = match upstream.await {
-        Ok(upstream) => tunnel::run(client, early, TokioIo::new(upstream), &mut open.passed).await,
-        Err(error) => tunnel::End::UpstreamBroken(std::io::Error::other(error)),
-    };
-    open.ended = Some(end);
-}
-
-/// Notes what passed, even if the tunnel is cut off by the end of a drain.
-struct OpenTunnel {
-    exchange: Option<Exchange>,
-    passed: tunnel::Passed,
-    ended: Option<tunnel::End>,
-}
-
-impl Drop for OpenTunnel {
-    fn drop(&mut self) {
-        let Some(mut exchange) = self.exchange.take() else {
-            return;
-        };
-        let record = exchange.record();
-        record.request_bytes += self.passed.sent;
-        record.response_bytes += self.passed.received;
-        let (outcome, error) = match self.ended.take() {
-            // Dropping the exchange finds out why.
-            None => return,
-            Some(tunnel::End::Closed) => return exchange.finish(Outcome::Complete),
-            Some(tunnel::End::ClientBroken(error)) => (Outcome::ClientGoneDuringResponse, error),
-            Some(tunnel::End::UpstreamBroken(error)) => (Outcome::UpstreamBroken, error),
-        };
-        record.detail = record.put(&error.to_string());
-        exchange.finish(outcome);
     }
 }
 
