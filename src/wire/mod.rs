@@ -2,9 +2,10 @@
 //!
 //! No configuration, no telemetry, no sockets: [`headers`] removes what concerns one hop only, [`target`] turns
 //! request targets from one form into another, [`forwarded`] reads who asked first, [`body`] watches a body until it
-//! ends, and [`tunnel`] copies an upgraded connection both ways.
+//! ends, [`tunnel`] copies an upgraded connection both ways, and [`egress`] says where the way out may lead.
 
 pub mod body;
+pub mod egress;
 pub mod forwarded;
 pub mod headers;
 pub mod target;
