@@ -58,7 +58,24 @@ fn request(more: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn propagation() -> Propagation {
-    Propagation::new(vec![Format::TraceContext, Format::Baggage])
+    Propagation::both(vec![Format::TraceContext, Format::Baggage])
+}
+
+/// Requests of other formats: what each is read from and written into.
+fn other_formats() -> [(&'static str, Format, HeaderMap); 2] {
+    [
+        ("b3", Format::B3, request(&[("b3", "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1")])),
+        (
+            "datadog",
+            Format::Datadog,
+            request(&[
+                ("x-datadog-trace-id", "9532127138774266268"),
+                ("x-datadog-parent-id", "13235353014750950193"),
+                ("x-datadog-sampling-priority", "1"),
+                ("x-datadog-tags", "_dd.p.dm=-0,_dd.p.tid=0af7651916cd43dd"),
+            ]),
+        ),
+    ]
 }
 
 /// The requests whose context is read.
@@ -110,6 +127,12 @@ fn print_allocations() {
     for (name, mut headers) in requests {
         println!("inject/{name}: {} allocations", allocations(|| propagation.inject(&mut headers, &context)));
     }
+    for (name, format, mut headers) in other_formats() {
+        let propagation = Propagation::both(vec![format]);
+        println!("extract/{name}: {} allocations", allocations(|| propagation.extract(&headers)));
+        let written = allocations(|| propagation.inject(&mut headers, &context));
+        println!("inject/{name}: {written} allocations");
+    }
     let rules = CorrelationRules::default();
     let headers = request(&[("x-request-id", "550e8400-e29b-41d4-a716-446655440000")]);
     println!("correlation/accept: {} allocations", allocations(|| rules.accept(&headers)));
@@ -121,11 +144,25 @@ fn time(criterion: &mut Criterion) {
     for (name, headers) in incoming() {
         group.bench_function(name, |bencher| bencher.iter(|| propagation.extract(black_box(&headers))));
     }
+    for (name, format, headers) in other_formats() {
+        let propagation = Propagation::both(vec![format]);
+        group.bench_function(name, |bencher| bencher.iter(|| propagation.extract(black_box(&headers))));
+    }
     group.finish();
 
     let (context, requests) = outgoing();
     let mut group = criterion.benchmark_group("inject");
     for (name, headers) in requests {
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || headers.clone(),
+                |headers| propagation.inject(headers, black_box(&context)),
+                BatchSize::SmallInput,
+            )
+        });
+    }
+    for (name, format, headers) in other_formats() {
+        let propagation = Propagation::both(vec![format]);
         group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
                 || headers.clone(),

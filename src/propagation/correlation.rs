@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceId;
 
-use super::w3c::write_hex;
+use super::hex::write_hex;
 
 /// Longest id that is accepted, in bytes: a UUID twice over with room to spare, and little enough for a log line.
 const MAX_ID_BYTES: usize = 128;

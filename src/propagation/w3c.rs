@@ -7,7 +7,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::{SpanId, TraceId};
 
-use super::{Context, Incoming, trim};
+use super::hex::{read_hex, write_hex};
+use super::incoming::Found;
+use super::{Context, Format, Incoming, set, trim};
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -35,7 +37,8 @@ pub(super) fn extract(headers: &HeaderMap, incoming: &mut Incoming) {
         Ok(tracestate) => parent.tracestate = tracestate,
         Err(Unreadable) => incoming.malformed.tracestate = true,
     }
-    incoming.parent = Some(parent);
+    let sampled = Some(parent.sampled());
+    incoming.believe(Format::TraceContext, Found::Parent(parent, sampled));
 }
 
 /// Leaves exactly one `traceparent`, and one `tracestate` if the context has one that is not empty (CTX-21).
@@ -45,14 +48,6 @@ pub(super) fn inject(headers: &mut HeaderMap, context: &Context) {
         Some(tracestate) if !tracestate.is_empty() => set(headers, &TRACESTATE, tracestate.clone()),
         // Also what stood beside an unreadable `traceparent`: it describes a trace that ends here (CTX-8).
         _ => drop(headers.remove(&TRACESTATE)),
-    }
-}
-
-/// Replaces all lines of `name` by one, in the place of the first. A map that is full (over twenty thousand
-/// headers, which no server of ours lets in) goes without rather than with a line that is no longer true.
-fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
-    if headers.try_insert(name, value).is_err() {
-        headers.remove(name);
     }
 }
 
@@ -66,7 +61,8 @@ pub fn traceparent_bytes(context: &Context) -> [u8; TRACEPARENT_BYTES] {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     write_hex(&context.trace_id.to_bytes(), &mut text[3..35]);
     write_hex(&context.span_id.to_bytes(), &mut text[36..52]);
-    write_hex(&[context.flags & KNOWN_FLAGS], &mut text[53..55]);
+    let flags = context.flags & KNOWN_FLAGS | u8::from(context.sampled());
+    write_hex(&[flags], &mut text[53..55]);
     text
 }
 
@@ -91,7 +87,7 @@ pub fn parse_traceparent(value: &[u8]) -> Option<Context> {
     if trace_id == TraceId::INVALID || span_id == SpanId::INVALID {
         return None;
     }
-    Some(Context { trace_id, span_id, flags: flags & KNOWN_FLAGS, tracestate: None })
+    Some(Context { trace_id, span_id, flags: flags & KNOWN_FLAGS, tracestate: None, debug: false })
 }
 
 /// A `tracestate` that breaks a rule somewhere: the whole of it is dropped (CTX-24).
@@ -164,44 +160,10 @@ fn is_value(value: &[u8]) -> bool {
         && value.iter().all(|byte| matches!(byte, 0x20..=0x7e) && *byte != b'=')
 }
 
-/// The value of each lowercase hex digit; [`NOT_HEX`] for every other byte.
-const DIGITS: [u8; 256] = {
-    let mut digits = [NOT_HEX; 256];
-    let mut value = 0;
-    while value < 16 {
-        digits[b"0123456789abcdef"[value] as usize] = value as u8;
-        value += 1;
-    }
-    digits
-};
-const NOT_HEX: u8 = 0xff;
-
-/// `N` bytes from `2 * N` lowercase hex digits; `text` has that length.
-fn read_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    // One check at the end instead of one for each digit: all digits are below 16, NOT_HEX is not.
-    let mut seen = 0;
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
-        seen |= high | low;
-        *byte = high << 4 | low;
-    }
-    (seen < 16).then_some(bytes)
-}
-
-/// Writes `bytes` as lowercase hex; `text` has twice their length.
-pub(super) fn write_hex(bytes: &[u8], text: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0x0f)];
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Propagation;
     use super::super::tests::headers;
-    use super::super::{Format, Propagation};
     use super::*;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -209,11 +171,11 @@ mod tests {
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn extract(lines: &[(&'static str, &str)]) -> Incoming {
-        Propagation::new(vec![Format::TraceContext]).extract(&headers(lines))
+        Propagation::both(vec![Format::TraceContext]).extract(&headers(lines))
     }
 
     fn inject(headers: &mut HeaderMap, context: &Context) {
-        Propagation::new(vec![Format::TraceContext]).inject(headers, context);
+        Propagation::both(vec![Format::TraceContext]).inject(headers, context);
     }
 
     fn context(flags: u8, tracestate: Option<&'static str>) -> Context {
@@ -222,6 +184,7 @@ mod tests {
             span_id: SpanId::from_hex(SPAN).unwrap(),
             flags,
             tracestate: tracestate.map(HeaderValue::from_static),
+            debug: false,
         }
     }
 

@@ -1,17 +1,22 @@
 //! What must hold whatever a caller sends, or a user writes, as functions over bytes.
 //!
 //! The fuzz targets and the property tests call the same checks with the same input: the values of one header,
-//! one line each, without its name. A line break at the very end is not a further, empty line. Input that no
+//! one line each, without its name; where a format has several headers, lines of `name: value`. A line break at the very end is not a further, empty line. Input that no
 //! server would hand us (control characters in a value) is passed over. [`config`] takes a whole file.
 
 #![allow(dead_code, reason = "each fuzz target calls one of the checks; only the property tests call all")]
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::{SpanId, TraceId};
 use tracecar::config::{self, Flags, Sources};
-use tracecar::propagation::{Context, CorrelationRules, Format, Generate, Incoming, Propagation, w3c};
+use tracecar::exchange::{Call, Lineage, LineageRules, Seen, Verdict, Whose};
+use tracecar::propagation::{
+    Context, CorrelationRules, Format, Generate, Incoming, Malformed, Propagation, w3c,
+};
+use tracecar::wire::egress::{self, EgressRules, Target};
 
 const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -30,9 +35,20 @@ pub fn headers(name: &'static str, values: &[HeaderValue]) -> HeaderMap {
     headers
 }
 
+/// A request with the lines of `name: value` that `data` stands for; `None` where there can be no such headers.
+pub fn named_headers(data: &[u8]) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for line in data.strip_suffix(b"\n").unwrap_or(data).split(|byte| *byte == b'\n') {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let value = line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..]);
+        headers.append(HeaderName::from_bytes(&line[..colon]).ok()?, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(headers)
+}
+
 /// What W3C Trace Context and Baggage, in this order, find in `headers`.
 pub fn extract(headers: &HeaderMap) -> Incoming {
-    Propagation::new(vec![Format::TraceContext, Format::Baggage]).extract(headers)
+    Propagation::both(vec![Format::TraceContext, Format::Baggage]).extract(headers)
 }
 
 /// What `tracestate` lines bring to a request that has a good `traceparent`.
@@ -140,6 +156,110 @@ pub fn correlation(data: &[u8]) {
     }
 }
 
+/// The header of a format that has one, or whose first one can stand alone.
+pub fn header_of(format: Format) -> &'static str {
+    match format {
+        Format::B3 => "b3",
+        Format::Jaeger => "uber-trace-id",
+        Format::XRay => "x-amzn-trace-id",
+        Format::SentryTrace => "sentry-trace",
+        other => panic!("{} has several headers", other.as_str()),
+    }
+}
+
+/// Whether something of `format` could not be read.
+pub fn is_malformed(format: Format, malformed: Malformed) -> bool {
+    match format {
+        Format::TraceContext => malformed.traceparent,
+        Format::Baggage => malformed.baggage,
+        Format::B3 => malformed.b3,
+        Format::B3Multi => malformed.b3multi,
+        Format::Jaeger => malformed.jaeger,
+        Format::XRay => malformed.xray,
+        Format::Datadog => malformed.datadog,
+        Format::SentryTrace => malformed.sentry_trace,
+    }
+}
+
+/// The values of the header of a format that has one.
+pub fn one_header(format: Format, data: &[u8]) {
+    let Some(lines) = lines(data) else { return };
+    foreign(format, &headers(header_of(format), &lines));
+}
+
+/// The lines of a format that has several headers.
+pub fn several_headers(format: Format, data: &[u8]) {
+    let Some(headers) = named_headers(data) else { return };
+    foreign(format, &headers);
+}
+
+/// A format that is not W3C's: what is read agrees with itself; what is written is read again as we meant it, writing
+/// it twice changes nothing more, and nothing is removed or added that belongs to others.
+fn foreign(format: Format, headers: &HeaderMap) {
+    let propagation = Propagation::both(vec![format]);
+    let incoming = propagation.extract(headers);
+    let Incoming { parent, trace_id, sampled, debug, .. } = &incoming;
+    let anything = parent.is_some() || trace_id.is_some() || sampled.is_some();
+    assert_eq!(incoming.format, anything.then_some(format));
+    assert!(parent.is_none() || trace_id.is_none(), "a trace id that is with a span id is in the context");
+    assert!(!debug || *sampled == Some(true), "who debugs wants it sampled");
+    assert_ne!(*trace_id, Some(TraceId::INVALID));
+    if let Some(parent) = parent {
+        assert!(parent.trace_id != TraceId::INVALID && parent.span_id != SpanId::INVALID, "ids are not zero");
+        assert_eq!(
+            parent.flags,
+            u8::from(*sampled == Some(true)),
+            "the flag says the decision, and no other is set"
+        );
+        assert_eq!((parent.debug, &parent.tracestate), (*debug, &None));
+    }
+
+    let fresh = TraceId::from_bytes([0x5a; 16]);
+    let continued = parent.as_ref().map(|parent| parent.trace_id).or(*trace_id);
+    for keep in [sampled.unwrap_or(true), false, true] {
+        let debug = *debug && keep && matches!(format, Format::B3 | Format::B3Multi | Format::Jaeger);
+        let meant = Context {
+            trace_id: continued.unwrap_or(fresh),
+            span_id: SpanId::from_bytes([7; 8]),
+            flags: u8::from(keep),
+            tracestate: None,
+            debug,
+        };
+        let mut written = headers.clone();
+        propagation.inject(&mut written, &meant);
+        let read = propagation.extract(&written);
+        assert_eq!((read.sampled, read.trace_id, read.debug), (Some(keep), None, debug), "{written:?}");
+        assert_eq!(read.parent.as_ref(), Some(&meant), "the next hop reads what we meant");
+        // Too many tags of others are not ours to cut where we have none of our own among them.
+        let unreadable = read.malformed != Malformed::default() && format != Format::Datadog;
+        assert!(!unreadable, "what is written can be read: {written:?}");
+        let mut again = written.clone();
+        propagation.inject(&mut again, &meant);
+        assert_eq!(again, written, "written twice is written once");
+        for name in headers.keys().filter(|name| !is_of(format, name)) {
+            assert!(headers.get_all(name).iter().eq(written.get_all(name)), "{name} is of others");
+        }
+        assert!(written.keys().all(|name| headers.contains_key(name) || is_of(format, name)));
+        Propagation::strip(&mut written);
+        assert!(!written.keys().any(|name| is_of(format, name)), "nothing is left of it: {written:?}");
+    }
+}
+
+/// Whether a format may write a header of this name.
+fn is_of(format: Format, name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match format {
+        Format::B3 | Format::B3Multi => {
+            let several = ["x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"];
+            name == "b3" || several.contains(&name)
+        }
+        Format::Datadog => ["trace-id", "parent-id", "sampling-priority", "tags"]
+            .iter()
+            .any(|end| name.strip_prefix("x-datadog-") == Some(*end)),
+        other => name == header_of(other),
+    }
+}
+
 /// A file is used or refused with reasons. What it comes to is a file as well, and comes to the same.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -169,11 +289,12 @@ fn sent_on(mut headers: HeaderMap, incoming: Incoming) {
         span_id: SpanId::INVALID,
         flags: Context::SAMPLED | Context::RANDOM,
         tracestate: None,
+        debug: false,
     };
     let context = Context { span_id: SpanId::from_bytes([7; 8]), ..incoming.parent.unwrap_or(fresh) };
     let baggage: Vec<_> = headers.get_all("baggage").iter().cloned().collect();
 
-    Propagation::new(vec![Format::TraceContext, Format::Baggage]).inject(&mut headers, &context);
+    Propagation::both(vec![Format::TraceContext, Format::Baggage]).inject(&mut headers, &context);
     assert_eq!(headers.get_all("traceparent").iter().count(), 1);
     assert_eq!(headers.get_all("tracestate").iter().count(), usize::from(context.tracestate.is_some()));
     assert!(headers.get_all("baggage").iter().eq(&baggage), "baggage is not touched");
@@ -200,4 +321,53 @@ fn members(list: &[u8]) -> Vec<&[u8]> {
         })
         .filter(|member| !member.is_empty())
         .collect()
+}
+
+/// An authority is refused or judged; what is allowed is a host and a port that another program reads the same way.
+pub fn egress(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let rules = EgressRules::default();
+    if let Ok((host, port)) = egress::destination(text, Some(443))
+        && rules.permits_name(host, port).is_ok()
+    {
+        assert!(port > 0 && !host.is_empty(), "{text:?}");
+        assert!(host.is_ascii() && !host.contains(['@', '%', '/', ' ']), "{text:?} leads to {host:?}");
+        let metadata = "169.254.169.254:80".parse().unwrap();
+        assert!(rules.permits_address(host, metadata).is_err(), "{text:?} leads to the metadata service");
+    }
+    if let Ok(target) = text.parse::<Target>() {
+        assert_eq!(target.to_string().parse::<Target>().as_ref(), Ok(&target), "{text:?}");
+    }
+}
+
+/// Whatever a request and a call hold, looking for one's parent in the other ends, and finds nobody who is not there. The
+/// first line is a path, the second a query; the rest is a body.
+pub fn lineage(data: &[u8]) {
+    let mut parts = data.splitn(3, |byte| *byte == b'\n');
+    let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let (path, query) = (text(), text());
+    let body = parts.next().unwrap_or_default();
+    let rules =
+        LineageRules { json_fields: vec!["id".to_owned(), "a.b".to_owned()], ..LineageRules::default() };
+    let headers = HeaderMap::new();
+    let seen = Seen { path: &path, query: Some(&query), headers: &headers, correlation: None };
+    let whose = Whose {
+        trace_id: TraceId::from(7_u128),
+        span_id: SpanId::from(8_u64),
+        flags: 1,
+        tracestate: None,
+        route: None,
+        correlation: None,
+    };
+    let call = Call { seen, destination: "shop", arrived_at: None, owner: None, body: Some(body) };
+    let lineage = Arc::new(Lineage::new());
+    assert!(matches!(lineage.find(&rules, &call), Verdict::Unknown { candidates: 0, .. }));
+    let open = lineage.open(&rules, whose.clone(), &seen);
+    if let Some(reader) = open.reader() {
+        reader.read(&rules, body);
+    }
+    if let Verdict::Parent { whose: found, confidence, .. } = lineage.find(&rules, &call) {
+        assert_eq!(found, whose);
+        assert!((0.0..=1.0).contains(&confidence));
+    }
 }

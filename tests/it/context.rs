@@ -201,6 +201,68 @@ fn the_record_says_what_was_asked() {
     assert_eq!(record.text(request.query.unwrap()), "sig=REDACTED");
     assert_eq!((request.scheme, record.text(request.authority)), ("https", "shop.example:444"));
     assert_eq!(request.client.to_string(), "203.0.113.9");
-    assert!(record.peer.ip().is_loopback(), "SEM-31: never from a header");
+    assert!(record.peer.unwrap().ip().is_loopback(), "SEM-31: never from a header");
     assert_eq!(record.outcome, Outcome::Complete);
+}
+
+#[test]
+fn debugging_goes_on_to_the_service_with_or_without_ids() {
+    let (origin, asks) = service(OK);
+    let car = TestCar::with(&origin.url(), "propagation: { formats: [b3] }", |_| {});
+    for sent in [format!("{TRACE}-b7ad6b7169203331-d"), "d".to_owned()] {
+        ask(&car, &format!("b3: {sent}\r\n"));
+        let asked = asks.recv_timeout(PATIENCE).unwrap();
+        let identity = car.record().identity;
+        assert_eq!(one(&asked, "b3"), format!("{}-{}-d", identity.trace_id, identity.span_id), "B3-4");
+    }
+    let never = "propagation: { formats: [b3] }\nsampling: { sampler: always_off }";
+    let car = TestCar::with(&origin.url(), never, |_| {});
+    ask(&car, "b3: d\r\n");
+    assert!(one(&asks.recv_timeout(PATIENCE).unwrap(), "b3").ends_with("-0"), "a sampler that asks nobody");
+}
+
+#[test]
+fn a_load_balancers_trace_gets_its_first_span_from_us() {
+    let (origin, asks) = service(OK);
+    let car = TestCar::with(&origin.url(), "propagation: { formats: [xray] }", |_| {});
+    ask(&car, "X-Amzn-Trace-Id: Self=1-2;Root=1-0af76519-16cd43dd8448eb211c80319c\r\n");
+    let asked = asks.recv_timeout(PATIENCE).unwrap();
+    let identity = car.record().identity;
+    assert_eq!((identity.trace_id.to_string().as_str(), identity.parent), (TRACE, None), "XR-1");
+    let expected =
+        format!("Self=1-2;Root=1-0af76519-16cd43dd8448eb211c80319c;Parent={};Sampled=1", identity.span_id);
+    assert_eq!(one(&asked, "x-amzn-trace-id"), expected);
+}
+
+#[test]
+fn what_cannot_be_read_is_counted_by_its_header() {
+    let (origin, _asks) = service(OK);
+    let formats = "propagation: { formats: [b3, jaeger, xray, datadog, sentry-trace] }";
+    let car = TestCar::with(&origin.url(), formats, |_| {});
+    let malformed = || -> Vec<_> {
+        let rows = car.stats().rows().into_iter().filter(|row| row.name == "tracecar_malformed_headers");
+        rows.filter(|row| row.value > 0).map(|row| (row.label.unwrap().1.into_owned(), row.value)).collect()
+    };
+    let mut counted = Vec::new();
+    for (header, label) in [
+        ("b3", "b3"),
+        ("x-b3-traceid", "x-b3"),
+        ("uber-trace-id", "uber-trace-id"),
+        ("x-amzn-trace-id", "x-amzn-trace-id"),
+        ("x-datadog-trace-id", "x-datadog"),
+        ("sentry-trace", "sentry-trace"),
+    ] {
+        assert_eq!(ask(&car, &format!("{header}: nonsense\r\n")).status(), 200);
+        counted.push((label.to_owned(), 1));
+        assert_eq!(malformed(), counted, "{header}");
+    }
+}
+
+#[test]
+fn none_passes_every_header_as_it_is() {
+    let (origin, asks) = service(OK);
+    let car = TestCar::with(&origin.url(), "propagation: { formats: [none] }", |_| {});
+    ask(&car, "traceparent: nonsense\r\nb3: 0\r\n");
+    let asked = asks.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((one(&asked, "traceparent"), one(&asked, "b3")), ("nonsense", "0"));
 }

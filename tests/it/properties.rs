@@ -8,7 +8,7 @@ use std::path::Path;
 
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
-use tracecar::propagation::{CorrelationRules, w3c};
+use tracecar::propagation::{CorrelationRules, Format, Incoming, Malformed, Propagation, w3c};
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
@@ -28,7 +28,7 @@ fn each_case(folder: &str, case: impl Fn(&str, &[HeaderValue])) {
 }
 
 /// Each file of both folders of one parser goes through the check of that parser.
-fn each_case_holds(parser: &str, check: fn(&[u8])) {
+fn each_case_holds(parser: &str, check: impl Fn(&[u8])) {
     for verdict in ["accept", "reject"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(parser).join(verdict);
         folder.read_dir().unwrap().for_each(|entry| check(&std::fs::read(entry.unwrap().path()).unwrap()));
@@ -89,6 +89,72 @@ fn accepted_correlation_ids_are_taken_as_they_are_and_rejected_ones_are_told() {
     each_case_holds("correlation", checks::correlation);
 }
 
+/// The formats beside W3C's, with the folder of their examples.
+const FOREIGN: [(Format, &str); 6] = [
+    (Format::B3, "b3"),
+    (Format::B3Multi, "b3multi"),
+    (Format::Jaeger, "jaeger"),
+    (Format::XRay, "xray"),
+    (Format::Datadog, "datadog"),
+    (Format::SentryTrace, "sentry-trace"),
+];
+
+fn check_foreign(format: Format, data: &[u8]) {
+    match format {
+        Format::B3Multi | Format::Datadog => checks::several_headers(format, data),
+        _ => checks::one_header(format, data),
+    }
+}
+
+/// Calls `case` with what the one format in use finds in each file of a folder.
+fn each_foreign_case(format: Format, folder: &str, case: impl Fn(&str, Incoming)) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
+    let mut cases = 0;
+    for entry in folder.read_dir().unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()))
+    {
+        let path = entry.unwrap().path();
+        let data = std::fs::read(&path).unwrap();
+        let headers = match format {
+            Format::B3Multi | Format::Datadog => checks::named_headers(&data),
+            _ => checks::lines(&data).map(|lines| checks::headers(checks::header_of(format), &lines)),
+        };
+        let headers = headers.unwrap_or_else(|| panic!("{} is not made of legal headers", path.display()));
+        case(&path.display().to_string(), Propagation::both(vec![format]).extract(&headers));
+        cases += 1;
+    }
+    assert!(cases > 0, "{} has no cases", folder.display());
+}
+
+#[test]
+fn accepted_contexts_of_every_format_are_found_and_rejected_ones_are_told() {
+    for (format, folder) in FOREIGN {
+        each_foreign_case(format, &format!("{folder}/accept"), |case, incoming| {
+            let text = format!("{case}: {incoming:?}");
+            assert_eq!(incoming.malformed, Malformed::default(), "{text}");
+            // The name of a case says where it brings less than a whole context.
+            match case {
+                _ if case.contains("only-fields-of-others") => assert_eq!(incoming.format, None, "{text}"),
+                _ if case.contains("decision-alone") => {
+                    assert!(incoming.parent.is_none() && incoming.sampled.is_some(), "{text}");
+                }
+                _ if case.contains("without-parent") => assert!(incoming.trace_id.is_some(), "{text}"),
+                _ => assert!(incoming.parent.is_some(), "{text}"),
+            }
+            if case.contains("decision-left-to-us") {
+                assert_eq!(incoming.sampled, None, "{text}");
+            }
+        });
+        each_foreign_case(format, &format!("{folder}/reject"), |case, incoming| {
+            let text = format!("{case}: {incoming:?}");
+            assert!(checks::is_malformed(format, incoming.malformed), "{text}");
+            // Datadog's priority and tags do not spoil the ids.
+            let partly = case.contains("ids-are-kept");
+            assert_eq!(incoming.format.is_some(), partly, "{text}");
+        });
+        each_case_holds(folder, |data| check_foreign(format, data));
+    }
+}
+
 #[test]
 fn header_names_are_read_in_any_case() {
     for name in ["traceparent", "TraceParent", "TRACEPARENT", "TrAcEpArEnT"] {
@@ -141,6 +207,9 @@ proptest! {
         checks::tracestate(&data);
         checks::baggage(&data);
         checks::correlation(&data);
+        for (format, _) in FOREIGN {
+            check_foreign(format, &data);
+        }
     }
 
     #[test]
@@ -178,6 +247,78 @@ proptest! {
     #[test]
     fn almost_valid_baggage_holds(data in almost("([!a-z]{1,3} ?= ?[!-+x=]{0,4}(;p(=1)?)?[,\n]){0,66}")) {
         checks::baggage(&data);
+    }
+
+    #[test]
+    fn almost_valid_b3_holds(data in almost("[0-9a-f]{32}-[0-9a-f]{16}(-[01d](-[0-9a-f]{16})?)?|[01d]")) {
+        checks::one_header(Format::B3, &data);
+    }
+
+    #[test]
+    fn almost_valid_b3_over_several_headers_holds(data in almost(
+        "(b3: [01d]\n)?(x-b3-traceid: ([0-9a-f]{16}){1,2}\n)?(x-b3-spanid: [0-9a-f]{16}\n)?\
+         (x-b3-sampled: (0|1|true|False)\n)?(x-b3-flags: [01]\n)?(x-b3-parentspanid: [0-9a-f]{16}\n)?host: a",
+    )) {
+        checks::several_headers(Format::B3Multi, &data);
+        checks::several_headers(Format::B3, &data);
+    }
+
+    #[test]
+    fn almost_valid_jaeger_holds(data in almost("[0-9a-fA-F]{1,32}(:|%3A)[0-9a-f]{1,16}:[0-9a-f]{1,16}(:|%3a)[0-9a-f]{1,2}")) {
+        checks::one_header(Format::Jaeger, &data);
+    }
+
+    #[test]
+    fn almost_valid_xray_holds(data in almost(
+        "(Self=1-2; ?)?(Root=1-[0-9a-f]{8}-[0-9a-f]{24};?)?(a=b=c;)?(Parent=[0-9a-f]{16};?)?(Sampled=[01?];?)?(Lineage=x)?",
+    )) {
+        checks::one_header(Format::XRay, &data);
+    }
+
+    #[test]
+    fn almost_valid_datadog_holds(data in almost(
+        "x-datadog-trace-id: [1-9][0-9]{0,19}\n(x-datadog-parent-id: [0-9]{1,20}\n)?\
+         (x-datadog-sampling-priority: (-1|0|1|2)\n)?(x-datadog-tags: (_dd.p.dm=-0,)?(_dd.p.tid=[0-9a-f]{16})?(,b=1){0,200}\n){0,2}x-datadog-origin: rum",
+    )) {
+        checks::several_headers(Format::Datadog, &data);
+    }
+
+    #[test]
+    fn almost_valid_sentry_traces_hold(data in almost("[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")) {
+        checks::one_header(Format::SentryTrace, &data);
+    }
+
+    #[test]
+    fn any_two_formats_agree_on_who_wins(first in 0..FOREIGN.len(), second in 0..FOREIGN.len(), ids in any::<(u128, u64)>()) {
+        // Both carry a context of their own; the later one in the list is the one that is found.
+        let write = |headers: &mut HeaderMap, format, salt: u8| {
+            let context = tracecar::propagation::Context {
+                trace_id: (ids.0 ^ u128::from(salt)).max(1).into(),
+                span_id: ids.1.max(1).into(),
+                flags: salt & 1,
+                tracestate: None,
+                debug: false,
+            };
+            Propagation::both(vec![format]).inject(headers, &context);
+            context
+        };
+        let (first, second) = (FOREIGN[first].0, FOREIGN[second].0);
+        let mut headers = HeaderMap::new();
+        write(&mut headers, first, 2);
+        let context = write(&mut headers, second, 1);
+        let incoming = Propagation::both(vec![first, second]).extract(&headers);
+        prop_assert_eq!(incoming.sampled, Some(true));
+        prop_assert_eq!(incoming.parent, Some(context));
+    }
+
+    #[test]
+    fn any_authority_is_judged(data in almost("([a-z]{1,8}\\.){0,3}[a-z]{1,4}(:[0-9]{1,5})?|\\[[0-9a-f:]{2,30}\\]:80|([0-9]{1,3}\\.){3}[0-9]{1,3}:443")) {
+        checks::egress(&data);
+    }
+
+    #[test]
+    fn any_request_and_any_call_can_be_compared(data in almost("(/[a-z0-9%-]{0,40}){0,4}\n([a-z]=[!-~]{0,40}&?){0,4}\n\\{\"id\": ?\"[ -~]{0,40}\"\\}")) {
+        checks::lineage(&data);
     }
 
     #[test]
