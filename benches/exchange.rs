@@ -14,7 +14,9 @@ use http::{Method, Version};
 use tokio::sync::Notify;
 use tracecar::config::{LogFormat, Service};
 use tracecar::exchange::semconv::{Status, Value};
-use tracecar::exchange::{Outbox, Outcome, Record, Recorder, RequestFacts, Sampler, Sink, semconv};
+use tracecar::exchange::{
+    Outbox, Outcome, Record, Recorder, RequestFacts, Sampler, Side, Sink, Start, semconv,
+};
 use tracecar::stats::Stats;
 use tracecar::telemetry::access_log::AccessLog;
 use tracecar::telemetry::export;
@@ -61,10 +63,11 @@ impl Path {
     /// What `forward` does around an ordinary request, without the request.
     fn exchange(&self) {
         let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
-        let mut exchange = self.recorder.begin(peer, None, &Sampler::default());
+        let mut exchange = self.recorder.begin(Start::new(Side::Inbound, Some(peer)), &Sampler::default());
         exchange.note_request(|record| RequestFacts {
             method: Method::GET,
             known_method: true,
+            url: None,
             path: record.put("/items/42"),
             query: Some(record.put("page=REDACTED")),
             scheme: "http",

@@ -14,9 +14,10 @@ use opentelemetry::trace::{SpanId, TraceId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::lineage::{BodyReader, OpenExchange};
 use super::outbox::Outbox;
 use super::outcome::Outcome;
-use super::record::{Identity, Record, RequestFacts, Stream};
+use super::record::{Identity, Record, RequestFacts, Side, Stream};
 use super::sampler::Sampler;
 use crate::propagation::Context;
 use crate::stats::Stats;
@@ -50,30 +51,63 @@ impl Recorder {
         Arc::new(Self { outbox, stats, draining })
     }
 
-    /// Opens an exchange: its clock starts now. A caller's context is continued, with a new span id and the
-    /// sampler's decision (CTX-11, SMP-4); without one a trace begins, with random ids (CTX-10, SMP-13).
-    pub fn begin(
-        self: &Arc<Self>,
-        peer: SocketAddr,
-        parent: Option<&Context>,
-        sampler: &Sampler,
-    ) -> Exchange {
+    /// Opens an exchange: its clock starts when the request came, which is now unless `start` says otherwise. A trace is continued with a new span id and the sampler's decision
+    /// (CTX-11, SMP-4), or begins with random ids (CTX-10, SMP-13).
+    pub fn begin(self: &Arc<Self>, start: Start, sampler: &Sampler) -> Exchange {
         self.stats.requests_active.increment();
         let (fresh_trace, span_id) = random_ids();
-        let trace_id = parent.map_or(fresh_trace, |context| context.trace_id);
-        // The random flag belongs to the trace id: kept as it came, set on ids that we drew (CTX-10).
-        let random = parent.map_or(Context::RANDOM, |context| context.flags & Context::RANDOM);
-        let sampled = sampler.samples(trace_id, parent.map(Context::sampled));
-        let identity = Identity {
-            trace_id,
-            span_id,
-            parent: parent.map(|context| context.span_id),
-            flags: random | u8::from(sampled),
-        };
-        let mut record = Box::new(Record::new(identity, SystemTime::now(), peer));
+        let Start { side, peer, trace, parent, remote, sampled, arrived } = start;
+        let (trace_id, random) = trace.unwrap_or((fresh_trace, Context::RANDOM));
+        let sampled = sampler.samples(trace_id, sampled);
+        let identity = Identity { trace_id, span_id, parent, remote, flags: random | u8::from(sampled) };
+        let (started_at, begun) = arrived.unwrap_or_else(|| (SystemTime::now(), Instant::now()));
+        let mut record = Box::new(Record::new(side, identity, started_at, peer));
         record.texts.reserve(TEXT_BYTES);
-        let open = Open { record, begun: Instant::now(), keep: Keep::Always };
+        let open = Open { record, begun, keep: Keep::Always, searched: None };
         Exchange { open: Some(open), recorder: self.clone() }
+    }
+}
+
+/// How an exchange begins: which way it goes, and what is known of its trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    side: Side,
+    peer: Option<SocketAddr>,
+    /// The trace that is continued, and the random bit that belongs to its id: kept as it came, set on ids that we
+    /// draw (CTX-10).
+    trace: Option<(TraceId, u8)>,
+    parent: Option<SpanId>,
+    remote: bool,
+    sampled: Option<bool>,
+    /// When the request came, where that was not just now.
+    arrived: Option<(SystemTime, Instant)>,
+}
+
+impl Start {
+    /// A new trace.
+    pub fn new(side: Side, peer: Option<SocketAddr>) -> Self {
+        Self { side, peer, trace: None, parent: None, remote: false, sampled: None, arrived: None }
+    }
+
+    /// The request came then: whatever was waited for since is part of its time.
+    pub fn arrived(self, at: SystemTime, instant: Instant) -> Self {
+        Self { arrived: Some((at, instant)), ..self }
+    }
+
+    /// Goes on with the trace of `context`, whose span is the parent. `remote` says that the span is somebody else's.
+    pub fn child_of(self, context: &Context, remote: bool) -> Self {
+        Self { parent: Some(context.span_id), remote, ..self.within(context.trace_id, context.flags) }
+            .follow(Some(context.sampled()))
+    }
+
+    /// Goes on with a trace of which no span is known.
+    pub fn within(self, trace_id: TraceId, flags: u8) -> Self {
+        Self { trace: Some((trace_id, flags & Context::RANDOM)), ..self }
+    }
+
+    /// The decision that a parent-based sampler follows; `None` leaves it to our own.
+    pub fn follow(self, sampled: Option<bool>) -> Self {
+        Self { sampled, ..self }
     }
 }
 
@@ -113,6 +147,8 @@ struct Open {
     record: Box<Record>,
     begun: Instant,
     keep: Keep,
+    /// Keeps the exchange among those that calls of the service may belong to.
+    searched: Option<OpenExchange>,
 }
 
 impl Exchange {
@@ -129,7 +165,7 @@ impl Exchange {
     /// The context to send on, as the parent of what comes next.
     pub fn context(&self, tracestate: Option<http::HeaderValue>) -> Context {
         let Identity { trace_id, span_id, flags, .. } = self.identity();
-        Context { trace_id, span_id, flags, tracestate }
+        Context { trace_id, span_id, flags, tracestate, debug: false }
     }
 
     /// Notes what the request says. `facts` copies its strings into the record.
@@ -141,9 +177,32 @@ impl Exchange {
 
     /// Notes that a status is on its way to the caller.
     pub fn note_status(&mut self, status: u16, stream: Option<Stream>) {
+        let open = self.open_mut();
+        open.record.status = Some(status);
+        open.record.stream = stream;
+        if let (Some(_), Some(searched)) = (stream, &open.searched) {
+            // Whoever listens for hours is not the cause of all that happens meanwhile.
+            searched.streams();
+        }
+    }
+
+    /// Notes the version in which a destination answered. That of a request from the network was its caller's to choose.
+    pub fn note_spoken(&mut self, version: http::Version) {
         let record = self.record();
-        record.status = Some(status);
-        record.stream = stream;
+        if record.side == Side::Outbound
+            && let Some(request) = &mut record.request
+        {
+            request.version = version;
+        }
+    }
+
+    /// No byte of the response has left for the caller. A status that was not sent is none (SEM-25); but one that was
+    /// received from a destination was, whoever listens.
+    pub fn not_answered(&mut self) {
+        let record = self.record();
+        if record.side == Side::Inbound {
+            record.status = None;
+        }
     }
 
     /// Says whether this exchange leaves a record.
@@ -151,6 +210,23 @@ impl Exchange {
         let open = self.open_mut();
         open.keep = keep;
         open.record.excluded = keep != Keep::Always;
+    }
+
+    /// Calls of the service may belong to this exchange for as long as it is open, and a while longer.
+    pub fn searched(&mut self, open: OpenExchange) {
+        self.open_mut().searched = Some(open);
+    }
+
+    /// Whom to tell what is in the request's body; `None` where calls are not searched for.
+    pub fn reader(&self) -> Option<BodyReader> {
+        self.open().searched.as_ref()?.reader()
+    }
+
+    /// The request is handed to the service on the connection between these two addresses, ours first.
+    pub fn handed_over(&self, local: SocketAddr, peer: SocketAddr) {
+        if let Some(searched) = &self.open().searched {
+            searched.handed_over(local, peer);
+        }
     }
 
     /// When the exchange began.
@@ -169,7 +245,7 @@ impl Exchange {
     }
 
     fn close(&mut self, outcome: Outcome) {
-        let Some(Open { mut record, begun, keep }) = self.open.take() else {
+        let Some(Open { mut record, begun, keep, .. }) = self.open.take() else {
             return;
         };
         self.recorder.stats.requests_active.decrement();
@@ -213,78 +289,4 @@ impl Drop for Exchange {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    fn recorder() -> (Arc<Recorder>, Arc<Outbox>, Arc<AtomicBool>) {
-        let stats = Arc::new(Stats::default());
-        let outbox = Arc::new(Outbox::new(Arc::new(Notify::new()), stats.clone()));
-        let draining = Arc::new(AtomicBool::new(false));
-        (Recorder::new(outbox.clone(), stats, draining.clone()), outbox, draining)
-    }
-
-    fn begin(recorder: &Arc<Recorder>) -> Exchange {
-        recorder.begin(SocketAddr::from(([127, 0, 0, 1], 1)), None, &Sampler::default())
-    }
-
-    #[test]
-    fn a_dropped_exchange_leaves_one_record_that_says_when_the_caller_left() {
-        let (recorder, outbox, draining) = recorder();
-        drop(begin(&recorder));
-        let mut answered = begin(&recorder);
-        answered.note_status(200, None);
-        drop(answered);
-        draining.store(true, Ordering::Relaxed);
-        drop(begin(&recorder));
-        let outcomes: Vec<_> = outbox.take(Vec::new()).iter().map(|record| record.outcome).collect();
-        assert_eq!(
-            outcomes,
-            [Outcome::ClientGoneBeforeResponse, Outcome::ClientGoneDuringResponse, Outcome::Drained]
-        );
-        assert_eq!(recorder.stats.requests_active.value(), 0);
-    }
-
-    #[test]
-    fn a_panic_is_recorded_as_ours() {
-        let (recorder, outbox, _) = recorder();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _exchange = begin(&recorder);
-            panic!("on purpose");
-        }));
-        assert!(result.is_err());
-        assert_eq!(outbox.take(Vec::new())[0].outcome, Outcome::Panicked);
-    }
-
-    #[test]
-    fn an_excluded_exchange_is_kept_only_if_it_fails() {
-        let (recorder, outbox, _) = recorder();
-        for (keep, status) in [(Keep::IfFailed, 200), (Keep::IfFailed, 503), (Keep::Never, 503)] {
-            let mut exchange = begin(&recorder);
-            exchange.keep(keep);
-            exchange.note_status(status, None);
-            exchange.finish(Outcome::Complete);
-        }
-        let records = outbox.take(Vec::new());
-        assert_eq!(records.len(), 1);
-        assert!(records[0].excluded && records[0].status == Some(503));
-    }
-
-    #[test]
-    fn a_new_trace_has_the_random_flag_and_a_continued_one_keeps_its_own() {
-        let (recorder, _outbox, _) = recorder();
-        assert_eq!(begin(&recorder).identity().flags, 3);
-        let parent = Context {
-            trace_id: TraceId::from(7_u128),
-            span_id: SpanId::from(8_u64),
-            flags: 1,
-            tracestate: None,
-        };
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let continued = recorder.begin(peer, Some(&parent), &Sampler::default()).identity();
-        assert_eq!(continued.flags, 1);
-        assert_eq!((continued.trace_id, continued.parent), (parent.trace_id, Some(parent.span_id)));
-        assert_ne!(continued.span_id, parent.span_id);
-    }
-}
+mod tests;

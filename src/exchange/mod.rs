@@ -4,7 +4,9 @@
 //! [`Exchange::finish`] or by being dropped, into a [`Record`]. Records gather in the worker's [`Outbox`]; the
 //! telemetry thread takes them from there and shows each to every [`Sink`].
 
+mod destination;
 mod guard;
+mod lineage;
 mod outbox;
 mod outcome;
 mod record;
@@ -15,17 +17,22 @@ pub mod semconv;
 
 use std::sync::Arc;
 
+pub use destination::{Destination, Destinations, is_telemetry};
 pub(crate) use guard::random_bytes;
-pub use guard::{Exchange, Keep, Recorder};
+pub use guard::{Exchange, Keep, Recorder, Start};
+pub use lineage::{
+    BodyReader, Call, CallToken, Candidate, ExchangeId, Figures, Forwarded, HandedOver, Lineage,
+    LineageRules, Method, OpenExchange, Owner, Seen, SentCall, Tier, Verdict, Whose,
+};
 pub use outbox::Outbox;
 pub use outcome::{Fault, Outcome};
-pub use record::{Identity, Record, RequestFacts, Stream, Text, Timings};
+pub use record::{Ancestry, Identity, Link, Record, RequestFacts, Side, Stream, Text, Timings, Tunneled};
 pub use redact::QueryRedaction;
 pub use route::{Exclusion, Match, RouteError, Routes};
 pub use sampler::{Root, Sampler};
 
 #[cfg(test)]
-pub(crate) use record::tests::sample;
+pub(crate) use record::tests::{sample, sample_call};
 
 /// A reader of records: the span exporter, the metrics, the access log, the console.
 ///

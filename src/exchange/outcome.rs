@@ -16,6 +16,10 @@ pub enum Outcome {
     UpstreamUnreachable,
     /// The service did not accept a connection in time.
     UpstreamConnectTimeout,
+    /// The service's certificate is not valid for its name, or not by anybody whom we trust.
+    UpstreamCertificate,
+    /// The service and we found no common TLS.
+    UpstreamTls,
     /// The service accepted the request and sent no response head in time.
     UpstreamTimeout,
     /// The service closed or reset the connection before its response head.
@@ -64,12 +68,14 @@ impl Fault {
 
 impl Outcome {
     /// Every outcome, for tables and tests.
-    pub const ALL: [Outcome; 16] = [
+    pub const ALL: [Outcome; 18] = [
         Outcome::Complete,
         Outcome::UpstreamRefused,
         Outcome::UpstreamUnresolved,
         Outcome::UpstreamUnreachable,
         Outcome::UpstreamConnectTimeout,
+        Outcome::UpstreamCertificate,
+        Outcome::UpstreamTls,
         Outcome::UpstreamTimeout,
         Outcome::UpstreamReset,
         Outcome::UpstreamInvalid,
@@ -110,6 +116,10 @@ impl Outcome {
             Outcome::UpstreamConnectTimeout => {
                 ("upstream_connect_timeout", Some("connect_timeout"), Some(Upstream))
             }
+            Outcome::UpstreamCertificate => {
+                ("upstream_certificate", Some("server_certificate_invalid"), Some(Upstream))
+            }
+            Outcome::UpstreamTls => ("upstream_tls", Some("tls_error"), Some(Upstream)),
             Outcome::UpstreamTimeout => ("upstream_timeout", Some("timeout"), Some(Upstream)),
             Outcome::UpstreamReset => ("upstream_reset", Some("connection_reset"), Some(Upstream)),
             Outcome::UpstreamInvalid => ("upstream_invalid_response", Some("protocol_error"), Some(Upstream)),

@@ -21,6 +21,65 @@ pub struct Text {
     end: u32,
 }
 
+impl Text {
+    /// The part of this text from byte `from` to byte `to` of it; both lie within it, or the part is empty.
+    pub fn part(self, from: usize, to: usize) -> Self {
+        let length = (self.end - self.start) as usize;
+        if from > to || to > length {
+            return Self::default();
+        }
+        Self { start: self.start + from as u32, end: self.start + to as u32 }
+    }
+}
+
+/// Which way a request goes through tracecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// From the network to the service: a SERVER span (SEM-1).
+    Inbound,
+    /// From the service to the network: a CLIENT span (SEM-2).
+    Outbound,
+}
+
+impl Side {
+    /// The word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Inbound => "inbound",
+            Side::Outbound => "outbound",
+        }
+    }
+}
+
+/// A span that this one has to do with, though it is not its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// The span.
+    pub span_id: SpanId,
+    /// W3C flags of its trace.
+    pub flags: u8,
+    /// Whether it is a span of somebody else (OTLP-43).
+    pub remote: bool,
+}
+
+/// How the parent of an outbound exchange was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ancestry {
+    /// The tier that decided, or `none`.
+    pub method: &'static str,
+    /// How far it can be relied on, from 0 to 1.
+    pub confidence: f64,
+    /// How many inbound exchanges it could have been; see [`semconv::LINEAGE_CANDIDATES`](super::semconv::LINEAGE_CANDIDATES).
+    pub candidates: u32,
+}
+
+impl Ancestry {
+    /// The method of a parent that was not found.
+    pub const NONE: &str = "none";
+}
+
 /// Where an exchange stands in its trace.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
@@ -28,8 +87,11 @@ pub struct Identity {
     pub trace_id: TraceId,
     /// Id of this exchange's span, never zero.
     pub span_id: SpanId,
-    /// The caller's span, where it sent one.
+    /// The span that caused this one, where it is known: that of the caller, or of the inbound exchange that an
+    /// outbound one belongs to.
     pub parent: Option<SpanId>,
+    /// Whether the parent is a span of somebody else, as far as we know (OTLP-43).
+    pub remote: bool,
     /// W3C flags as sent on: bit 0 sampled, bit 1 random (CTX-9).
     pub flags: u8,
 }
@@ -48,6 +110,8 @@ pub struct RequestFacts {
     pub method: Method,
     /// Whether the method is one of the known ones; otherwise the span says `_OTHER`.
     pub known_method: bool,
+    /// The whole URL, for outbound requests that have one: redacted, and without credentials (SEM-41, SEM-80).
+    pub url: Option<Text>,
     /// Path, without the query.
     pub path: Text,
     /// Query without its `?`, already redacted; `None` where none was sent.
@@ -60,7 +124,7 @@ pub struct RequestFacts {
     pub user_agent: Option<Text>,
     /// The configured template that the path matched.
     pub route: Option<Arc<str>>,
-    /// The HTTP version of the request.
+    /// The HTTP version of the request; of an outbound one, that which was spoken with the destination.
     pub version: Version,
     /// The original caller behind trusted proxies, else the peer (SEM-30).
     pub client: IpAddr,
@@ -88,6 +152,15 @@ impl Stream {
     }
 }
 
+/// A connection that is passed on without a look at what is said on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tunneled {
+    /// The service asked for it by `CONNECT`.
+    Connect,
+    /// It was redirected to us: the service asked nobody, and no request was read.
+    Redirected,
+}
+
 /// When things happened, each measured from the moment the request head had been read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
@@ -95,6 +168,8 @@ pub struct Timings {
     pub dns: Option<Duration>,
     /// Time that connecting to the service took; `None` on a kept-alive connection.
     pub connect: Option<Duration>,
+    /// Time that the TLS handshake took; `None` where there was none for this exchange.
+    pub tls: Option<Duration>,
     /// Until the request head was handed to the connection to the service.
     pub sent: Option<Duration>,
     /// Until the service's response head had arrived.
@@ -120,8 +195,16 @@ impl Timings {
 /// Every fact of a finished exchange.
 #[derive(Clone, Debug)]
 pub struct Record {
+    /// Which way the request went.
+    pub side: Side,
     /// Ids and flags.
     pub identity: Identity,
+    /// How the parent was found, where we looked for it: outbound exchanges only.
+    pub ancestry: Option<Ancestry>,
+    /// Spans that may be the cause, where the parent is not known, and the caller's where its trace was left.
+    pub links: Vec<Link>,
+    /// What people call the destination of an outbound exchange, where the settings name it.
+    pub destination: Option<Arc<str>>,
     /// `tracestate` as sent on; empty where there is none.
     pub tracestate: Text,
     /// The correlation id; empty where correlation is off or no request could be read.
@@ -130,16 +213,24 @@ pub struct Record {
     pub started_at: SystemTime,
     /// Phases and total duration.
     pub timings: Timings,
-    /// The TCP peer (SEM-31), never taken from a header.
-    pub peer: SocketAddr,
+    /// The TCP peer, never taken from a header: the caller of an inbound exchange (SEM-31), the server that an
+    /// outbound one reached (SEM-46). `None` where no server was reached.
+    pub peer: Option<SocketAddr>,
     /// What the request said, if one could be read.
     pub request: Option<RequestFacts>,
-    /// The status that was sent to the caller; `None` where none was (SEM-25).
+    /// The status that was sent to the caller; of an outbound exchange, the one that was received from the
+    /// destination. `None` where there was none (SEM-25): an error of our own is not invented an answer.
     pub status: Option<u16>,
     /// How it ended.
     pub outcome: Outcome,
     /// One sentence on what went wrong; empty where nothing did.
     pub detail: Text,
+    /// A remark on how the exchange was carried; empty where there is none.
+    pub note: Text,
+    /// How often the request was sent again after a connection had failed (SEM-45).
+    pub resends: u32,
+    /// A tunnel, of whose inside only the bytes were counted.
+    pub tunnel: Option<Tunneled>,
     /// A stream, where the response is one.
     pub stream: Option<Stream>,
     /// Bytes of the request's content that were passed on.
@@ -154,9 +245,13 @@ pub struct Record {
 impl Record {
     /// A record of an exchange of which nothing is known yet but where it stands and who called; it reads as
     /// complete.
-    pub fn new(identity: Identity, started_at: SystemTime, peer: SocketAddr) -> Self {
+    pub fn new(side: Side, identity: Identity, started_at: SystemTime, peer: Option<SocketAddr>) -> Self {
         Self {
+            side,
             identity,
+            ancestry: None,
+            links: Vec::new(),
+            destination: None,
             tracestate: Text::default(),
             correlation: Text::default(),
             started_at,
@@ -166,6 +261,9 @@ impl Record {
             status: None,
             outcome: Outcome::Complete,
             detail: Text::default(),
+            note: Text::default(),
+            resends: 0,
+            tunnel: None,
             stream: None,
             request_bytes: 0,
             response_bytes: 0,
@@ -186,104 +284,66 @@ impl Record {
         Text { start, end: self.texts.len() as u32 }
     }
 
+    /// Copies `pieces` into the record, as one text.
+    pub fn put_pieces(&mut self, pieces: &[&str]) -> Text {
+        let start = self.texts.len() as u32;
+        pieces.iter().for_each(|piece| self.texts.push_str(piece));
+        Text { start, end: self.texts.len() as u32 }
+    }
+
     /// Copies bytes that need not be UTF-8 into the record; what is not becomes U+FFFD.
     pub fn put_bytes(&mut self, value: &[u8]) -> Text {
         self.put(&String::from_utf8_lossy(value))
     }
 
     /// `error.type` of the span and of the metric, from this one place (SEM-67, SEM-68): the outcome's own where
-    /// it is an error, else the status where it is 5xx (SEM-63).
+    /// it is an error, else the status where that is one (SEM-62, SEM-63).
     pub fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
-        if let Some(word) = self.outcome.error_type() {
+        if let Some(word) = self.error_of_outcome() {
             return Some(word.into());
         }
-        self.status.filter(|status| *status >= 500).map(|status| status.to_string().into())
+        self.error_status().map(|status| status.to_string().into())
     }
 
-    /// Whether the exchange failed on the server's side of it: its span has status Error.
+    /// What kind of error the outcome itself is. To ask for a destination that is not allowed, or in a way that nobody
+    /// understands, is an error of the call, where a server would only shrug.
+    pub fn error_of_outcome(&self) -> Option<&'static str> {
+        match (self.side, self.outcome) {
+            (Side::Outbound, Outcome::Rejected | Outcome::RequestTimeout | Outcome::MalformedRequest) => {
+                Some(self.outcome.as_str())
+            }
+            (_, outcome) => outcome.error_type(),
+        }
+    }
+
+    /// The status, where it is an error: from 500 to those who answer, from 400 to those who ask (SEM-62).
+    pub fn error_status(&self) -> Option<u16> {
+        let first = match self.side {
+            Side::Inbound => 500,
+            Side::Outbound => 400,
+        };
+        self.status.filter(|status| *status >= first)
+    }
+
+    /// Whether the exchange failed, seen from the side that its span is of: the span has status Error.
     pub fn failed(&self) -> bool {
-        self.outcome.error_type().is_some() || self.status.is_some_and(|status| status >= 500)
+        self.error_of_outcome().is_some() || self.error_status().is_some()
     }
 
-    /// Whose doing a failure was. A whole 5xx answer is the service's.
+    /// Whose doing a failure was. A whole 5xx answer is the doing of whoever answered; a 4xx that of whoever asked.
     pub fn fault(&self) -> Option<Fault> {
-        self.outcome.fault().or_else(|| self.failed().then_some(Fault::Upstream))
+        let of_status = || match self.error_status()? {
+            ..500 => Some(Fault::Client),
+            _ => Some(Fault::Upstream),
+        };
+        self.outcome.fault().or_else(of_status)
     }
 
     /// Memory this record holds, for queues bounded in bytes.
     pub fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.texts.capacity()
+        size_of::<Self>() + self.texts.capacity() + self.links.capacity() * size_of::<Link>()
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A finished exchange: `GET /items/42?sig=REDACTED` answered 200 in 5 ms.
-    pub(crate) fn sample() -> Record {
-        let mut record = Record {
-            identity: Identity {
-                trace_id: TraceId::from_bytes([0xab; 16]),
-                span_id: SpanId::from_bytes([0xcd; 8]),
-                parent: None,
-                flags: 3,
-            },
-            tracestate: Text::default(),
-            correlation: Text::default(),
-            started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
-            timings: Timings {
-                sent: Some(Duration::from_micros(40)),
-                first_byte: Some(Duration::from_millis(4)),
-                total: Duration::from_millis(5),
-                ..Timings::default()
-            },
-            peer: SocketAddr::from(([127, 0, 0, 1], 50_000)),
-            request: None,
-            status: Some(200),
-            outcome: Outcome::Complete,
-            detail: Text::default(),
-            stream: None,
-            request_bytes: 0,
-            response_bytes: 198,
-            excluded: false,
-            texts: String::new(),
-        };
-        record.correlation = record.put("abc-1");
-        let path = record.put("/items/42");
-        let query = record.put("sig=REDACTED");
-        let authority = record.put("shop.example:8080");
-        let user_agent = record.put("curl/8");
-        record.request = Some(RequestFacts {
-            method: Method::GET,
-            known_method: true,
-            path,
-            query: Some(query),
-            scheme: "http",
-            authority,
-            user_agent: Some(user_agent),
-            route: Some("/items/{id}".into()),
-            version: Version::HTTP_11,
-            client: [203, 0, 113, 9].into(),
-        });
-        record
-    }
-
-    #[test]
-    fn texts_come_back_as_they_were_put() {
-        let record = sample();
-        let request = record.request.as_ref().unwrap();
-        assert_eq!(record.text(request.path), "/items/42");
-        assert_eq!(record.text(record.correlation), "abc-1");
-        assert_eq!(record.text(Text::default()), "");
-    }
-
-    #[test]
-    fn a_whole_5xx_answer_is_a_failure_of_the_upstream() {
-        let mut record = sample();
-        assert!(!record.failed());
-        record.status = Some(503);
-        assert_eq!(record.error_type().as_deref(), Some("503"));
-        assert_eq!(record.fault(), Some(Fault::Upstream));
-    }
-}
+pub(crate) mod tests;

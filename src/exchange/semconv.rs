@@ -1,7 +1,7 @@
 //! What a [`Record`] is called in OpenTelemetry: span name, status, attributes, metric labels.
 //!
-//! The only file with attribute names. HTTP attributes follow the stable semantic conventions 1.44 for SERVER
-//! spans; what they have no name for is under `tracecar.`. Metrics and logs take their words from here, so that a
+//! The only file with attribute names. HTTP attributes follow the stable semantic conventions 1.44, for SERVER spans
+//! of what comes in and CLIENT spans of what goes out; what they have no name for is under `tracecar.`. Metrics and logs take their words from here, so that a
 //! search that works in one works in the others.
 //!
 //! Attributes are shown to a visitor and never gathered: what a span is made into differs from reader to reader, and
@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use http::{StatusCode, Version};
 
 use super::outcome::Outcome;
-use super::record::{Record, RequestFacts};
+use super::record::{Ancestry, Record, RequestFacts, Side, Tunneled};
 
 /// The version of the conventions that the names are taken from, as the scope states it (SEM-11).
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -29,6 +29,16 @@ pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 pub const HTTP_ROUTE: &str = "http.route";
 /// What kind of error ended the exchange (SEM-67).
 pub const ERROR_TYPE: &str = "error.type";
+/// The whole URL of a call, without credentials, its query redacted (SEM-41).
+pub const URL_FULL: &str = "url.full";
+/// Configured template of the path of a call (SEM-47).
+pub const URL_TEMPLATE: &str = "url.template";
+/// How often a call was sent again (SEM-45).
+pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
+/// What people call the destination of a call. Deprecated, and the only name by which service graphs know it (SG-5).
+pub const PEER_SERVICE: &str = "peer.service";
+/// The same under its present name (SEM-102).
+pub const SERVICE_PEER_NAME: &str = "service.peer.name";
 /// Scheme of the original request (SEM-22).
 pub const URL_SCHEME: &str = "url.scheme";
 /// Path without query (SEM-21).
@@ -72,6 +82,19 @@ pub const TIME_FIRST_BYTE: &str = "tracecar.time.first_byte";
 pub const REQUEST_BYTES: &str = "tracecar.request.bytes";
 /// Bytes of the response's content that were passed back.
 pub const RESPONSE_BYTES: &str = "tracecar.response.bytes";
+/// A remark on how the exchange was carried.
+pub const NOTE: &str = "tracecar.note";
+/// How the parent of a call was found: `header`, `correlation`, `token`, `process`, `sole`, or `none`.
+pub const LINEAGE_METHOD: &str = "tracecar.lineage.method";
+/// How far that can be relied on, from 0 to 1.
+pub const LINEAGE_CONFIDENCE: &str = "tracecar.lineage.confidence";
+/// How many inbound exchanges could have been the parent before the method decided: those that carry the id or the value, open
+/// or ended a moment ago; else those that were open and accepted. Never less than there are links.
+pub const LINEAGE_CANDIDATES: &str = "tracecar.lineage.candidates";
+/// `true` where only the bytes of a tunnel were seen, and nothing of what was said in it.
+pub const TUNNEL_UNSEEN: &str = "tracecar.tunnel.unseen";
+/// Seconds that the TLS handshake with the destination took.
+pub const TIME_TLS: &str = "tracecar.time.tls";
 /// `true` where a rule excludes the request and only its failure is recorded.
 pub const EXCLUDED: &str = "tracecar.excluded";
 
@@ -121,6 +144,9 @@ pub fn span_name(record: &Record) -> Cow<'_, str> {
 
 /// Name of the span as the one or two words that it is made of, with a space between them.
 pub fn span_name_parts(record: &Record) -> (&str, Option<&str>) {
+    if record.tunnel == Some(Tunneled::Redirected) {
+        return ("tunnel", None);
+    }
     let Some(request) = &record.request else { return ("HTTP", None) };
     (known_method(request).unwrap_or("HTTP"), request.route.as_deref())
 }
@@ -139,7 +165,10 @@ pub fn span_status(record: &Record) -> Status<'_> {
 
 /// Shows each attribute of the span to `visit`, each key once. Allocates nothing.
 pub fn attributes(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_>)) {
-    visit(HTTP_REQUEST_METHOD, Value::Str(method(record)));
+    // On a connection that was redirected nobody sent a method.
+    if record.tunnel != Some(Tunneled::Redirected) {
+        visit(HTTP_REQUEST_METHOD, Value::Str(method(record)));
+    }
     if let Some(request) = &record.request {
         of_request(record, request, visit);
     }
@@ -148,12 +177,14 @@ pub fn attributes(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_
     }
     if record.failed() {
         // What `Record::error_type` says; its digits are borrowed here.
-        let status = record.status.and_then(|status| StatusCode::from_u16(status).ok());
-        let word = record.outcome.error_type().or(status.as_ref().map(StatusCode::as_str));
+        let status = record.error_status().and_then(|status| StatusCode::from_u16(status).ok());
+        let word = record.error_of_outcome().or(status.as_ref().map(StatusCode::as_str));
         visit(ERROR_TYPE, Value::Str(word.unwrap_or(OTHER)));
     }
-    visit(NETWORK_PEER_ADDRESS, Value::Str(Address::new(record.peer.ip()).as_str()));
-    visit(NETWORK_PEER_PORT, Value::Int(record.peer.port().into()));
+    if let Some(peer) = record.peer {
+        visit(NETWORK_PEER_ADDRESS, Value::Str(Address::new(peer.ip()).as_str()));
+        visit(NETWORK_PEER_PORT, Value::Int(peer.port().into()));
+    }
     of_ours(record, visit);
 }
 
@@ -161,6 +192,23 @@ fn of_request(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'
     if !request.known_method {
         visit(HTTP_REQUEST_METHOD_ORIGINAL, Value::Str(request.method.as_str()));
     }
+    if let Some((host, port)) = server(record, request) {
+        visit(SERVER_ADDRESS, Value::Str(host));
+        if let Some(port) = port {
+            visit(SERVER_PORT, Value::Int(port.into()));
+        }
+    }
+    if let Some(version) = spoken_version(record, request) {
+        visit(NETWORK_PROTOCOL_VERSION, Value::Str(version));
+    }
+    match record.side {
+        Side::Inbound => of_served(record, request, visit),
+        Side::Outbound => of_called(record, request, visit),
+    }
+}
+
+/// What only a SERVER span has (SEM-20 to SEM-35).
+fn of_served(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'static str, Value<'_>)) {
     visit(URL_SCHEME, Value::Str(request.scheme));
     visit(URL_PATH, Value::Str(record.text(request.path)));
     if let Some(query) = request.query {
@@ -169,18 +217,23 @@ fn of_request(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'
     if let Some(route) = &request.route {
         visit(HTTP_ROUTE, Value::Str(route));
     }
-    if let Some((host, port)) = host_and_port(record.text(request.authority)) {
-        visit(SERVER_ADDRESS, Value::Str(host));
-        if let Some(port) = port {
-            visit(SERVER_PORT, Value::Int(port.into()));
-        }
-    }
     visit(CLIENT_ADDRESS, Value::Str(Address::new(request.client).as_str()));
-    if let Some(version) = protocol_version(request.version) {
-        visit(NETWORK_PROTOCOL_VERSION, Value::Str(version));
-    }
     if let Some(user_agent) = request.user_agent {
         visit(USER_AGENT_ORIGINAL, Value::Str(record.text(user_agent)));
+    }
+}
+
+/// What only a CLIENT span has (SEM-40 to SEM-47). Its user agent is our own service, and so left out.
+fn of_called(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'static str, Value<'_>)) {
+    // A tunnel has no URL: its target is a host and a port.
+    if let Some(url) = request.url {
+        visit(URL_FULL, Value::Str(record.text(url)));
+    }
+    if let Some(template) = &request.route {
+        visit(URL_TEMPLATE, Value::Str(template));
+    }
+    if record.resends > 0 {
+        visit(HTTP_REQUEST_RESEND_COUNT, Value::Int(record.resends.into()));
     }
 }
 
@@ -189,7 +242,17 @@ fn of_ours(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_>)) {
     if let Some(fault) = record.fault() {
         visit(FAULT, Value::Str(fault.as_str()));
     }
-    for (key, text) in [(DETAIL, record.detail), (CORRELATION_ID, record.correlation)] {
+    if let Some(name) = &record.destination {
+        // Two names for one thing: the conventions have moved on, and the service graphs have not (SG-5).
+        visit(PEER_SERVICE, Value::Str(name));
+        visit(SERVICE_PEER_NAME, Value::Str(name));
+    }
+    if let Some(Ancestry { method, confidence, candidates }) = record.ancestry {
+        visit(LINEAGE_METHOD, Value::Str(method));
+        visit(LINEAGE_CONFIDENCE, Value::Double(confidence));
+        visit(LINEAGE_CANDIDATES, Value::Int(candidates.into()));
+    }
+    for (key, text) in [(DETAIL, record.detail), (NOTE, record.note), (CORRELATION_ID, record.correlation)] {
         let text = record.text(text);
         if !text.is_empty() {
             visit(key, Value::Str(text));
@@ -203,6 +266,7 @@ fn of_ours(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_>)) {
         (TIME_PROXY, timings.proxy()),
         (TIME_DNS, timings.dns),
         (TIME_CONNECT, timings.connect),
+        (TIME_TLS, timings.tls),
         (TIME_FIRST_BYTE, timings.upstream_first_byte()),
     ];
     for (key, time) in phases {
@@ -212,6 +276,9 @@ fn of_ours(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_>)) {
     }
     visit(REQUEST_BYTES, Value::Int(integer(record.request_bytes)));
     visit(RESPONSE_BYTES, Value::Int(integer(record.response_bytes)));
+    if record.tunnel.is_some() {
+        visit(TUNNEL_UNSEEN, Value::Bool(true));
+    }
     if record.excluded {
         visit(EXCLUDED, Value::Bool(true));
     }
@@ -220,6 +287,28 @@ fn of_ours(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_>)) {
 /// [`HTTP_REQUEST_METHOD`] of a record.
 pub fn method(record: &Record) -> &str {
     record.request.as_ref().and_then(known_method).unwrap_or(OTHER)
+}
+
+/// [`SERVER_ADDRESS`] and [`SERVER_PORT`] of a request. The port of a call is always known, for its scheme has one
+/// (SEM-43); the port that a caller used behind all proxies is not, where it named none (SEM-28).
+pub fn server<'r>(record: &'r Record, request: &RequestFacts) -> Option<(&'r str, Option<u16>)> {
+    let (host, port) = host_and_port(record.text(request.authority))?;
+    let default = match (record.side, request.scheme) {
+        (Side::Inbound, _) => None,
+        (Side::Outbound, "https") => Some(443),
+        (Side::Outbound, _) => Some(80),
+    };
+    Some((host, port.or(default)))
+}
+
+/// [`NETWORK_PROTOCOL_VERSION`] of a request. Of a call it is known only where a server was reached, and what was said to
+/// it was seen (SEM-32).
+pub fn spoken_version(record: &Record, request: &RequestFacts) -> Option<&'static str> {
+    let known = match record.side {
+        Side::Inbound => true,
+        Side::Outbound => record.peer.is_some() && record.tunnel.is_none(),
+    };
+    protocol_version(request.version).filter(|_| known)
 }
 
 /// [`NETWORK_PROTOCOL_VERSION`] of an HTTP version; `None` for one that has no name yet.
@@ -316,226 +405,4 @@ fn integer(n: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::net::Ipv4Addr;
-    use std::time::Duration;
-
-    use http::Method;
-
-    use super::super::record::tests::sample;
-    use super::*;
-    use crate::exchange::Stream;
-
-    /// A value that outlives its record. Strings read as they are, for comparison.
-    #[derive(Debug, PartialEq)]
-    enum Kept {
-        Str(String),
-        Other(Value<'static>),
-    }
-
-    impl std::fmt::Display for Kept {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            match self {
-                Kept::Str(text) => f.write_str(text),
-                Kept::Other(value) => panic!("{value:?} is no string"),
-            }
-        }
-    }
-
-    fn map(record: &Record) -> BTreeMap<&'static str, Kept> {
-        let mut map = BTreeMap::new();
-        attributes(record, &mut |key, value| {
-            let value = match value {
-                Value::Str(text) => Kept::Str(text.to_owned()),
-                Value::Int(number) => Kept::Other(Value::Int(number)),
-                Value::Double(number) => Kept::Other(Value::Double(number)),
-                Value::Bool(truth) => Kept::Other(Value::Bool(truth)),
-            };
-            assert!(map.insert(key, value).is_none(), "{key} appears twice");
-        });
-        map
-    }
-
-    #[test]
-    fn a_plain_request_has_the_required_and_recommended_attributes() {
-        let map = map(&sample());
-        let text = |key: &str| map.get(key).map(|value| value.to_string()).unwrap_or_default();
-        assert_eq!(text(HTTP_REQUEST_METHOD), "GET");
-        assert_eq!(text(URL_PATH), "/items/42");
-        assert_eq!(text(URL_QUERY), "sig=REDACTED");
-        assert_eq!(text(URL_SCHEME), "http");
-        assert_eq!(text(HTTP_ROUTE), "/items/{id}");
-        assert_eq!(text(SERVER_ADDRESS), "shop.example");
-        assert_eq!(map[SERVER_PORT], Kept::Other(Value::Int(8080)));
-        assert_eq!(text(CLIENT_ADDRESS), "203.0.113.9");
-        assert_eq!(text(NETWORK_PEER_ADDRESS), "127.0.0.1");
-        assert_eq!(map[NETWORK_PEER_PORT], Kept::Other(Value::Int(50_000)));
-        assert_eq!(text(NETWORK_PROTOCOL_VERSION), "1.1");
-        assert_eq!(text(USER_AGENT_ORIGINAL), "curl/8");
-        assert_eq!(map[HTTP_RESPONSE_STATUS_CODE], Kept::Other(Value::Int(200)));
-        assert_eq!(text(CORRELATION_ID), "abc-1");
-        assert_eq!(map[RESPONSE_BYTES], Kept::Other(Value::Int(198)));
-        assert_eq!(map[TIME_PROXY], Kept::Other(Value::Double(0.000_04)));
-        assert_eq!(map[TIME_FIRST_BYTE], Kept::Other(Value::Double(0.003_96)));
-        for absent in [
-            ERROR_TYPE,
-            FAULT,
-            DETAIL,
-            HTTP_REQUEST_METHOD_ORIGINAL,
-            EXCLUDED,
-            STREAM,
-            TIME_DNS,
-            TIME_CONNECT,
-        ] {
-            assert!(!map.contains_key(absent), "{absent} should be absent");
-        }
-        assert!(!map.contains_key("network.protocol.name"), "http is the default (SEM-27)");
-    }
-
-    #[test]
-    fn a_name_never_holds_the_path() {
-        let mut record = sample();
-        assert_eq!(span_name(&record), "GET /items/{id}");
-        record.request.as_mut().unwrap().route = None;
-        assert_eq!(span_name(&record), "GET");
-        let request = record.request.as_mut().unwrap();
-        request.method = Method::from_bytes(b"get").unwrap();
-        request.known_method = false;
-        assert_eq!(span_name(&record), "HTTP");
-        record.request.as_mut().unwrap().route = Some("/items/{id}".into());
-        assert_eq!(span_name(&record), "HTTP /items/{id}");
-        record.request = None;
-        assert_eq!(span_name(&record), "HTTP");
-    }
-
-    #[test]
-    fn an_unknown_method_is_kept_as_sent_beside_other() {
-        let mut record = sample();
-        let request = record.request.as_mut().unwrap();
-        request.method = Method::from_bytes(b"get").unwrap();
-        request.known_method = false;
-        let map = map(&record);
-        assert_eq!(map[HTTP_REQUEST_METHOD].to_string(), OTHER);
-        assert_eq!(map[HTTP_REQUEST_METHOD_ORIGINAL].to_string(), "get");
-        assert_eq!(method(&record), OTHER);
-    }
-
-    #[test]
-    fn a_method_that_was_made_known_keeps_its_word() {
-        let mut record = sample();
-        record.request.as_mut().unwrap().method = Method::from_bytes(b"PURGE").unwrap();
-        assert_eq!(map(&record)[HTTP_REQUEST_METHOD].to_string(), "PURGE");
-    }
-
-    #[test]
-    fn only_failures_have_status_error_and_plain_5xx_no_description() {
-        let mut record = sample();
-        record.status = Some(404);
-        assert_eq!(span_status(&record), Status::Unset);
-        assert!(!map(&record).contains_key(ERROR_TYPE), "4xx is not a server's error (SEM-62)");
-
-        record.status = Some(503);
-        record.detail = record.put("the service said so");
-        assert_eq!(span_status(&record), Status::Error(""));
-        assert_eq!(map(&record)[ERROR_TYPE].to_string(), "503");
-
-        record.outcome = Outcome::UpstreamRefused;
-        record.status = Some(502);
-        assert_eq!(span_status(&record), Status::Error("the service said so"));
-        let map = map(&record);
-        assert_eq!(map[ERROR_TYPE].to_string(), "connection_refused");
-        assert_eq!(map[FAULT].to_string(), "upstream");
-        assert_eq!(map[DETAIL].to_string(), "the service said so");
-    }
-
-    #[test]
-    fn a_caller_that_leaves_is_unset_and_says_so() {
-        let mut record = sample();
-        record.outcome = Outcome::ClientGoneBeforeResponse;
-        record.status = None;
-        assert_eq!(span_status(&record), Status::Unset);
-        let map = map(&record);
-        assert_eq!(map[OUTCOME].to_string(), "client_gone_before_response");
-        assert!(!map.contains_key(HTTP_RESPONSE_STATUS_CODE), "nothing was sent (SEM-25)");
-        assert!(!map.contains_key(ERROR_TYPE));
-    }
-
-    #[test]
-    fn an_unreadable_request_has_only_what_is_known() {
-        let mut record = sample();
-        record.request = None;
-        record.outcome = Outcome::MalformedRequest;
-        record.status = Some(400);
-        let map = map(&record);
-        assert_eq!(map[HTTP_REQUEST_METHOD].to_string(), OTHER);
-        assert!(map.contains_key(NETWORK_PEER_ADDRESS));
-        for absent in [URL_PATH, URL_SCHEME, SERVER_ADDRESS, CLIENT_ADDRESS, HTTP_REQUEST_METHOD_ORIGINAL] {
-            assert!(!map.contains_key(absent), "{absent} should be absent");
-        }
-    }
-
-    #[test]
-    fn all_attributes_at_once_have_keys_of_their_own() {
-        let mut record = sample();
-        record.outcome = Outcome::UpstreamBroken;
-        record.detail = record.put("connection reset");
-        record.stream = Some(Stream::ServerSentEvents);
-        record.excluded = true;
-        record.timings.dns = Some(Duration::from_millis(1));
-        record.timings.connect = Some(Duration::from_millis(2));
-        record.request.as_mut().unwrap().known_method = false;
-        assert_eq!(map(&record).len(), 27);
-    }
-
-    #[test]
-    fn host_and_port_come_apart() {
-        let cases = [
-            ("shop.example", Some(("shop.example", None))),
-            ("shop.example:8080", Some(("shop.example", Some(8080)))),
-            ("[2001:db8::1]:443", Some(("2001:db8::1", Some(443)))),
-            ("[2001:db8::1]", Some(("2001:db8::1", None))),
-            ("user:secret@shop.example:80", Some(("shop.example", Some(80)))),
-            ("shop.example:", Some(("shop.example", None))),
-            ("shop.example:99999", Some(("shop.example", None))),
-            ("", None),
-            (":80", None),
-            ("[2001:db8::1", None),
-        ];
-        for (authority, expected) in cases {
-            assert_eq!(host_and_port(authority), expected, "{authority}");
-        }
-    }
-
-    #[test]
-    fn the_error_type_is_that_of_the_metrics() {
-        let mut record = sample();
-        for (outcome, status) in Outcome::ALL.into_iter().flat_map(|outcome| {
-            [None, Some(101), Some(404), Some(499), Some(500), Some(599), Some(999)]
-                .map(|status| (outcome, status))
-        }) {
-            (record.outcome, record.status) = (outcome, status);
-            let shown = map(&record).remove(ERROR_TYPE).map(|word| word.to_string());
-            assert_eq!(shown.as_deref(), record.error_type().as_deref(), "{outcome:?} {status:?}");
-        }
-    }
-
-    #[test]
-    fn addresses_read_as_the_standard_library_writes_them() {
-        for octet in 0..=255 {
-            let address = Ipv4Addr::new(octet, 255 - octet, octet / 2, octet / 3);
-            assert_eq!(Address::new(address.into()).as_str(), address.to_string());
-        }
-        for text in ["::1", "2001:db8::1", "1111:2222:3333:4444:5555:6666:7777:8888", "::ffff:0:1.2.3.4"] {
-            let address: IpAddr = text.parse().unwrap();
-            assert_eq!(Address::new(address).as_str(), address.to_string());
-        }
-    }
-
-    #[test]
-    fn an_ipv4_caller_on_a_dual_stack_socket_reads_as_ipv4() {
-        let mut record = sample();
-        record.peer = "[::ffff:192.0.2.7]:4000".parse().unwrap();
-        assert_eq!(map(&record)[NETWORK_PEER_ADDRESS].to_string(), "192.0.2.7");
-    }
-}
+mod tests;
