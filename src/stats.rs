@@ -4,6 +4,7 @@
 //! nothing that goes wrong has an excuse not to be counted. Counts of traffic are not here: those are read
 //! from the [`Record`](crate::exchange::Record)s.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One number that only grows, or (for [`Stats::connections_open`] and the like) goes up and down.
@@ -42,7 +43,7 @@ pub enum Kind {
 }
 
 /// One line of the metrics page about tracecar itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Row {
     /// Metric name without `_total`, which the text format adds to counters (PRM-3).
     pub name: &'static str,
@@ -51,7 +52,7 @@ pub struct Row {
     /// Counter or gauge.
     pub kind: Kind,
     /// At most one label: its name and value.
-    pub label: Option<(&'static str, &'static str)>,
+    pub label: Option<(&'static str, Cow<'static, str>)>,
     /// The number now.
     pub value: u64,
 }
@@ -69,7 +70,7 @@ macro_rules! stats {
                     name: $name,
                     help: concat!($($doc),+).trim_ascii(),
                     kind: Kind::$kind,
-                    label: { let label: Option<(&'static str, &'static str)> = None; $( let label = label.or(Some(($label, $value))); )? label },
+                    label: { let label: Option<(&'static str, Cow<'static, str>)> = None; $( let label = label.or(Some(($label, $value.into()))); )? label },
                     value: self.$field.value(),
                 }, )+ ]
             }
@@ -98,6 +99,10 @@ stats! {
     requests_active: Gauge "tracecar_requests_active",
     /// Requests passed on without a trace because a rule excludes them.
     requests_excluded: Counter "tracecar_requests_excluded",
+    /// Connections on the listener for redirected ones that were refused: nobody had redirected them, or they were ours.
+    refused_direct: Counter "tracecar_redirected_refused" ["reason" = "not_redirected"],
+    /// Connections on the listener for redirected ones that were refused: nobody had redirected them, or they were ours.
+    refused_loop: Counter "tracecar_redirected_refused" ["reason" = "loop"],
     /// Connections opened to the service.
     upstream_connects: Counter "tracecar_upstream_connections",
     /// Requests sent once more because a kept-alive connection had gone stale.
@@ -108,6 +113,18 @@ stats! {
     malformed_tracestate: Counter "tracecar_malformed_headers" ["header" = "tracestate"],
     /// Context headers that could not be read and were passed over.
     malformed_baggage: Counter "tracecar_malformed_headers" ["header" = "baggage"],
+    /// Context headers that could not be read and were passed over.
+    malformed_b3: Counter "tracecar_malformed_headers" ["header" = "b3"],
+    /// Context headers that could not be read and were passed over.
+    malformed_b3multi: Counter "tracecar_malformed_headers" ["header" = "x-b3"],
+    /// Context headers that could not be read and were passed over.
+    malformed_jaeger: Counter "tracecar_malformed_headers" ["header" = "uber-trace-id"],
+    /// Context headers that could not be read and were passed over.
+    malformed_xray: Counter "tracecar_malformed_headers" ["header" = "x-amzn-trace-id"],
+    /// Context headers that could not be read and were passed over.
+    malformed_datadog: Counter "tracecar_malformed_headers" ["header" = "x-datadog"],
+    /// Context headers that could not be read and were passed over.
+    malformed_sentry_trace: Counter "tracecar_malformed_headers" ["header" = "sentry-trace"],
     /// Context headers that could not be read and were passed over.
     malformed_correlation: Counter "tracecar_malformed_headers" ["header" = "correlation"],
     /// Records of finished exchanges.

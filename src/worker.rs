@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::exchange::Outbox;
-use crate::net::server::{self, Handler};
+use crate::net::server::Handler;
 use crate::net::{Drain, listener};
 use crate::stats::Stats;
 
@@ -148,7 +148,7 @@ impl<H: Handler> Worker<H> {
                 };
                 stats.connections_open.increment();
                 let handler = handlers[listener].clone();
-                tokio::spawn(server::serve(stream, peer, handler, drain.clone(), stats.clone(), open));
+                tokio::spawn(handler.accept(stream, peer, drain.clone(), stats.clone(), open));
             }
         };
 

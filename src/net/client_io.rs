@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 
-use super::server::Tunnel;
+use super::process::ProcessSockets;
+use super::stream::{Stream, give_early};
+use super::tunnel::{Next, Tunnel};
 use crate::exchange::{Exchange, Outcome};
 
 /// Writes up to this many bytes are copied together: one `send` is cheaper than a `writev` of small pieces. The place
@@ -28,6 +30,10 @@ const SMALL_WRITE: usize = 1024;
 pub struct Connection {
     /// The TCP peer.
     pub peer: SocketAddr,
+    /// The address that the caller reached.
+    pub local: SocketAddr,
+    /// The caller's process, once it was found: for this connection, by whoever needs it first.
+    pub process: OnceCell<Option<Arc<ProcessSockets>>>,
     /// Whether a caller that closes its sending side counts as gone.
     pub(super) cancel_on_half_close: bool,
     multiplexed: bool,
@@ -42,6 +48,8 @@ pub struct Connection {
     head_begun: AtomicBool,
     hidden_end: AtomicBool,
     own_status: AtomicU16,
+    /// The latest request was a `CONNECT` that is not granted.
+    tunnel_refused: AtomicBool,
     unsettled: AtomicBool,
     /// The latest response has been handed to the codec.
     responding: AtomicBool,
@@ -57,7 +65,7 @@ pub struct Connection {
 struct State {
     /// Exchanges whose last byte is in the write buffer, waiting for it to be flushed.
     settling: Vec<Settling>,
-    tunnel: Option<Tunnel>,
+    next: Option<Next>,
     waker: Option<Waker>,
 }
 
@@ -72,9 +80,16 @@ struct Settling {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, multiplexed: bool, cancel_on_half_close: bool) -> Arc<Self> {
+    pub(super) fn new(
+        peer: SocketAddr,
+        local: SocketAddr,
+        multiplexed: bool,
+        cancel_on_half_close: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            local,
+            process: OnceCell::new(),
             cancel_on_half_close,
             multiplexed,
             requests: AtomicU32::new(0),
@@ -85,6 +100,7 @@ impl Connection {
             head_begun: AtomicBool::new(false),
             hidden_end: AtomicBool::new(false),
             own_status: AtomicU16::new(0),
+            tunnel_refused: AtomicBool::new(false),
             unsettled: AtomicBool::new(false),
             responding: AtomicBool::new(false),
             behind: AtomicBool::new(false),
@@ -129,9 +145,17 @@ impl Connection {
         self.responding.store(true, Ordering::Relaxed);
     }
 
-    /// Whether content of the latest request may still be on its way.
-    pub(super) fn expects_content(&self) -> bool {
+    /// The latest request was a `CONNECT` that is not granted: whatever follows it was meant for the tunnel.
+    pub(super) fn tunnel_refused(&self) {
+        self.tunnel_refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something may still be on its way of what the last answer was not waiting for: the request's content, the
+    /// rest of what could not be read, the first bytes for a tunnel.
+    pub(super) fn more_may_come(&self) -> bool {
         !self.request_read.load(Ordering::Relaxed)
+            || self.own_status().is_some()
+            || self.tunnel_refused.load(Ordering::Relaxed)
     }
 
     /// Whether the caller takes a closed connection for the end of a response.
@@ -139,8 +163,8 @@ impl Connection {
         self.http_1_0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
-        self.state().tunnel.take()
+    pub(super) fn take_next(&self) -> Option<Next> {
+        self.state().next.take()
     }
 
     /// Requests read so far.
@@ -229,17 +253,17 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // What has not settled by now never left. A status of which not even a byte did was not sent (SEM-25).
         let latest_sent = self.head_sent.load(Ordering::Relaxed);
-        let State { settling, tunnel, .. } = std::mem::take(&mut *self.state());
+        let State { settling, next, .. } = std::mem::take(&mut *self.state());
         for Settling { mut exchange, number, head_sent, .. } in settling {
             let begun = head_sent || (latest_sent && number == self.requests());
             if !begun {
-                exchange.record().status = None;
+                exchange.not_answered();
             }
         }
-        if let Some(Tunnel { mut exchange, .. }) = tunnel
+        if let Some(Next::Tunnel(Tunnel { mut exchange, .. })) = next
             && !latest_sent
         {
-            exchange.record().status = None;
+            exchange.not_answered();
         }
     }
 }
@@ -273,9 +297,12 @@ impl Caller {
         self.0.multiplexed || self.0.head_sent.load(Ordering::Relaxed)
     }
 
-    /// Leaves a tunnel to be run when the 101 has been sent.
-    pub fn upgrade(&self, tunnel: Tunnel) {
-        self.0.state().tunnel = Some(tunnel);
+    /// Leaves what becomes of the connection when the 101, or the 2xx to a `CONNECT`, has been sent. Only an HTTP/1
+    /// connection becomes anything else.
+    pub fn upgrade(&self, next: impl Into<Next>) {
+        self.0.state().next = Some(next.into());
+        // The connection has something to write, and must not be taken for idle before it has.
+        self.0.unsettled.store(true, Ordering::Relaxed);
     }
 }
 
@@ -293,7 +320,7 @@ impl Drop for Caller {
 /// The caller's socket, with bytes that were read from it already in front.
 #[derive(Debug)]
 pub(super) struct ClientIo {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) early: Bytes,
     pub(super) connection: Arc<Connection>,
 }
@@ -307,13 +334,7 @@ impl AsyncRead for ClientIo {
         let this = self.get_mut();
         let connection = &this.connection;
         if !this.early.is_empty() {
-            let n = this.early.len().min(buffer.remaining());
-            buffer.put_slice(&this.early[..n]);
-            this.early.advance(n);
-            if this.early.is_empty() {
-                // An empty `Bytes` would still own what it was cut from, for as long as the connection lives.
-                this.early = Bytes::new();
-            }
+            give_early(&mut this.early, buffer);
             connection.head_begun.store(true, Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }
@@ -386,7 +407,7 @@ impl AsyncWrite for ClientIo {
 
 /// Writes small slices as one piece, large ones as they are.
 pub(super) fn write_together(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
@@ -411,7 +432,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::exchange::{Outbox, Recorder, Sampler};
+    use crate::exchange::{Outbox, Recorder, Sampler, Side, Start};
     use crate::stats::Stats;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
@@ -422,11 +443,11 @@ mod tests {
         let outbox = Arc::new(Outbox::new(Arc::new(Notify::new()), stats.clone()));
         let recorder = Recorder::new(outbox.clone(), stats, Arc::default());
         let answered = || {
-            let mut exchange = recorder.begin(PEER, None, &Sampler::default());
+            let mut exchange = recorder.begin(Start::new(Side::Inbound, Some(PEER)), &Sampler::default());
             exchange.note_status(200, None);
             exchange
         };
-        let connection = Connection::new(PEER, false, false);
+        let connection = Connection::new(PEER, PEER, false, false);
         let first = connection.request_begun(Version::HTTP_11, true);
         connection.response_begun();
         connection.written();
@@ -447,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_100_continue_is_no_answer() {
-        let connection = Connection::new(PEER, false, false);
+        let connection = Connection::new(PEER, PEER, false, false);
         let caller = connection.request_begun(Version::HTTP_11, false);
         connection.written();
         assert!(!caller.was_answered());
@@ -458,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_connection_with_content_to_come_is_not_idle() {
-        let connection = Connection::new(PEER, false, false);
+        let connection = Connection::new(PEER, PEER, false, false);
         drop(connection.request_begun(Version::HTTP_11, false));
         assert!(!connection.idle());
         connection.request_read();

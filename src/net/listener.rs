@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{error, info};
 
@@ -106,7 +106,16 @@ fn welcome(
     stats.connections_accepted.increment();
     // Small writes must not wait for acknowledgements: we add no delay of our own.
     let _ = stream.set_nodelay(true);
+    keep_alive(&stream);
     take(stream, peer);
+}
+
+/// A peer that vanishes without a word is noticed within some minutes, though nothing is said: otherwise an idle tunnel
+/// would hold two descriptors for ever. The probes carry no content, and whoever is there does not notice them.
+pub(super) fn keep_alive(stream: &TcpStream) {
+    let every = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    // What a system does not let us set stays as it is.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&every);
 }
 
 fn is_about_the_peer(error: &io::Error) -> bool {

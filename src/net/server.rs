@@ -14,7 +14,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,11 +25,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::Drain;
 use super::client_io::ClientIo;
 pub use super::client_io::{Caller, Connection};
-pub use super::tunnel::Tunnel;
-use super::{http2, tunnel};
+use super::stream::Stream;
+pub use super::tunnel::{Continuation, FarSide, Next, Surroundings, Tunnel};
+use super::{Drain, http2};
 use crate::config::HalfClose;
 use crate::exchange::Outcome;
 use crate::stats::Stats;
@@ -36,7 +37,7 @@ use crate::wire::Received;
 use crate::wire::body::describe;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Room for the first read of a connection: an ordinary request head fits.
 const FIRST_READ: usize = 2048;
@@ -68,6 +69,22 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Takes note of bytes from which no request could be read.
     fn unreadable(&self, peer: SocketAddr, problem: Unreadable);
+
+    /// Takes a connection that has just been accepted, and drops `held` when it has ended. A front that refuses some
+    /// callers, or has to find out first what they speak, does so here; the others [`serve`] it.
+    fn accept<G: Send + 'static>(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        drain: Drain,
+        stats: Arc<Stats>,
+        held: G,
+    ) -> impl Future<Output = ()> + Send + 'static
+    where
+        Self: Sized,
+    {
+        serve(Stream::Tcp(stream), Bytes::new(), peer, self, Surroundings { drain, stats }, held)
+    }
 }
 
 /// What a connection is held to.
@@ -94,23 +111,24 @@ pub struct Unreadable {
     pub detail: String,
 }
 
-/// Serves a connection until it ends, and drops `held` then.
+/// Serves HTTP on a connection until it ends, and drops `held` then. `early` are bytes that were read from it already.
 ///
 /// What waits for most of a connection's life is an idle socket. So every stage of it that is not waiting is boxed,
 /// and this future is small.
 pub async fn serve<H: Handler, G: Send>(
-    stream: TcpStream,
+    stream: Stream,
+    early: Bytes,
     peer: SocketAddr,
     handler: Arc<H>,
-    drain: Drain,
-    stats: Arc<Stats>,
+    surroundings: Surroundings,
     held: G,
 ) {
     let _held = held;
     let bounds = handler.bounds();
-    let Some((protocol, io)) = Box::pin(begin(stream, peer, bounds, &drain, &stats)).await else {
+    let Some((protocol, io)) = Box::pin(begin(stream, early, peer, bounds, &surroundings)).await else {
         return;
     };
+    let Surroundings { drain, stats } = surroundings;
     match protocol {
         Protocol::Http1 => Http1 { handler, bounds, drain, stats }.serve(io).await,
         Protocol::Http2 => Box::pin(http2::serve(io, handler, bounds, drain, stats)).await,
@@ -119,32 +137,34 @@ pub async fn serve<H: Handler, G: Send>(
 
 /// Finds out what a new connection speaks. `None` where there is nothing to serve.
 async fn begin(
-    mut stream: TcpStream,
+    mut stream: Stream,
+    early: Bytes,
     peer: SocketAddr,
     bounds: Bounds,
-    drain: &Drain,
-    stats: &Stats,
+    surroundings: &Surroundings,
 ) -> Option<(Protocol, ClientIo)> {
     let detected = tokio::select! {
         biased;
-        detected = timeout(bounds.detection, detect(&mut stream)) => detected,
-        () = last_words(drain) => return None,
+        detected = timeout(bounds.detection, detect(&mut stream, early)) => detected,
+        () = last_words(&surroundings.drain) => return None,
     };
     match detected {
         Ok(Ok(Some((protocol, early)))) => {
             let cancel = bounds.half_close == HalfClose::Cancel;
-            let connection = Connection::new(peer, protocol == Protocol::Http2, cancel);
+            // A socket that cannot say is about to fail anyway.
+            let local = stream.local_addr().unwrap_or(peer);
+            let connection = Connection::new(peer, local, protocol == Protocol::Http2, cancel);
             return Some((protocol, ClientIo { stream, early, connection }));
         }
         Ok(Ok(None)) => {}
         Ok(Err(error)) => debug!(%peer, %error, "connection ended before a request"),
-        Err(_) => stats.closed_detection.increment(),
+        Err(_) => surroundings.stats.closed_detection.increment(),
     }
     None
 }
 
-/// Is ready a moment after the drain has begun.
-async fn last_words(drain: &Drain) {
+/// Is ready a moment after the drain has begun: when whoever has said nothing until then may be left.
+pub async fn last_words(drain: &Drain) {
     drain.wait().await;
     sleep(LAST_WORDS).await;
 }
@@ -157,19 +177,34 @@ enum Protocol {
 
 /// Reads until the protocol is certain. What was read is given back, to be read again. `None` where the caller closed
 /// without a word: a port probe.
-async fn detect(stream: &mut TcpStream) -> std::io::Result<Option<(Protocol, Bytes)>> {
+async fn detect(stream: &mut Stream, early: Bytes) -> std::io::Result<Option<(Protocol, Bytes)>> {
+    if let Some(protocol) = Protocol::of(&early) {
+        return Ok(Some((protocol, early)));
+    }
     // A connection that says nothing should not hold a buffer while we wait for it.
     stream.readable().await?;
-    let mut early = BytesMut::with_capacity(FIRST_READ);
+    let mut read = BytesMut::with_capacity(FIRST_READ);
+    read.extend_from_slice(&early);
     loop {
-        let n = stream.read_buf(&mut early).await?;
-        let protocol = match () {
-            () if early.is_empty() => return Ok(None),
-            () if early.len() >= PREFACE.len() && early.starts_with(PREFACE) => Protocol::Http2,
-            () if n > 0 && PREFACE.starts_with(&early) => continue,
-            () => Protocol::Http1,
+        let n = stream.read_buf(&mut read).await?;
+        let protocol = match Protocol::of(&read) {
+            Some(protocol) => protocol,
+            None if n > 0 => continue,
+            None if read.is_empty() => return Ok(None),
+            None => Protocol::Http1,
         };
-        return Ok(Some((protocol, early.freeze())));
+        return Ok(Some((protocol, read.freeze())));
+    }
+}
+
+impl Protocol {
+    /// What begins with `bytes`; `None` where more have to come.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            _ if bytes.starts_with(PREFACE) => Some(Self::Http2),
+            _ if PREFACE.starts_with(bytes) => None,
+            _ => Some(Self::Http1),
+        }
     }
 }
 
@@ -177,10 +212,10 @@ async fn detect(stream: &mut TcpStream) -> std::io::Result<Option<(Protocol, Byt
 enum Rest {
     /// Idle: a bare socket until the next byte comes.
     Parked(ClientIo),
-    /// A 101 was sent.
-    Upgraded(ClientIo, Bytes, Tunnel),
+    /// A 101 was sent, or a 2xx to a `CONNECT`.
+    Upgraded(Stream, Bytes, Next),
     /// Over.
-    Closed(TcpStream, Result<(), hyper::Error>),
+    Closed(Stream, Result<(), hyper::Error>),
     /// A request head was not completed in time.
     HeadTooSlow,
 }
@@ -212,7 +247,7 @@ impl<H: Handler> Http1<H> {
                     busy = true;
                     io = parked;
                 }
-                Rest::Parked(parked) => {
+                Rest::Parked(mut parked) => {
                     let since = Instant::now();
                     tokio::select! {
                         // A request that is here already is served, even if the drain begins in the same moment.
@@ -227,12 +262,16 @@ impl<H: Handler> Http1<H> {
                     busy = since.elapsed() < TICK;
                     io = parked;
                 }
-                Rest::Upgraded(io, early, tunnel) => {
-                    return Box::pin(tunnel::run(io.stream, early, tunnel)).await;
+                Rest::Upgraded(stream, early, Next::Tunnel(tunnel)) => {
+                    return Box::pin(tunnel.run(stream, early)).await;
+                }
+                Rest::Upgraded(stream, early, Next::Serve(go_on)) => {
+                    let Self { drain, stats, .. } = self;
+                    return go_on(stream, early, Surroundings { drain, stats }).await;
                 }
                 Rest::Closed(stream, result) => {
                     self.closed(&connection, &stream, result);
-                    if !connection.expects_content() && connection.own_status().is_none() {
+                    if !connection.more_may_come() {
                         return;
                     }
                     // Before the wait, so that what has not left by now is recorded.
@@ -254,7 +293,8 @@ impl<H: Handler> Http1<H> {
         let connection = io.connection.clone();
         let service = service_fn(|request: Request<Received>| {
             let caller = connection.request_begun(request.version(), request.body().is_end_stream());
-            Answer { answer: self.handler.handle(request, caller), connection: connection.clone() }
+            let connect = request.method() == Method::CONNECT;
+            Answer { answer: self.handler.handle(request, caller), connection: connection.clone(), connect }
         });
         let mut http = hyper::server::conn::http1::Builder::new()
             .preserve_header_case(true)
@@ -310,9 +350,9 @@ impl<H: Handler> Http1<H> {
         let mut io = parts.io.into_inner();
         if let Some(result) = result {
             // After an error the 101 may not have left; the connection knows, and records the exchange when it goes.
-            let tunnel = if result.is_ok() { connection.take_tunnel() } else { None };
-            return match tunnel {
-                Some(tunnel) => Rest::Upgraded(io, parts.read_buf, tunnel),
+            let next = if result.is_ok() { connection.take_next() } else { None };
+            return match next {
+                Some(next) => Rest::Upgraded(io.stream, together(parts.read_buf, io.early), next),
                 None => Rest::Closed(io.stream, result),
             };
         }
@@ -323,7 +363,7 @@ impl<H: Handler> Http1<H> {
         Rest::Parked(io)
     }
 
-    fn closed(&self, connection: &Connection, stream: &TcpStream, result: Result<(), hyper::Error>) {
+    fn closed(&self, connection: &Connection, stream: &Stream, result: Result<(), hyper::Error>) {
         let Err(error) = result else {
             return;
         };
@@ -345,21 +385,36 @@ impl<H: Handler> Http1<H> {
     }
 }
 
+/// What the codec has read, and what it had still to read of what was there before.
+fn together(read: Bytes, early: Bytes) -> Bytes {
+    match (read.is_empty(), early.is_empty()) {
+        (_, true) => read,
+        (true, _) => early,
+        _ => [read, early].concat().into(),
+    }
+}
+
 pin_project! {
     /// An answer in the making. Not an `async` block, since that would copy the request once more.
     struct Answer<F> {
         #[pin]
         answer: F,
         connection: Arc<Connection>,
+        connect: bool,
     }
 }
 
-impl<F: Future> Future for Answer<F> {
-    type Output = Result<F::Output, Infallible>;
+impl<F: Future<Output = Response<B>>, B> Future for Answer<F> {
+    type Output = Result<Response<B>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
+        let mut answer = ready!(this.answer.poll(cx));
+        if *this.connect && !answer.status().is_success() {
+            // Some send the first bytes of what they would tunnel behind the CONNECT. They are no request.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            this.connection.tunnel_refused();
+        }
         this.connection.response_begun();
         Poll::Ready(Ok(answer))
     }
@@ -367,7 +422,7 @@ impl<F: Future> Future for Answer<F> {
 
 /// Reads on for a while behind the last answer, whose end the caller has been told. Closed with bytes unread, a socket
 /// answers them with a reset, which can destroy the answer on its way (RFC 9112 section 9.6).
-async fn linger(mut stream: TcpStream, drain: Drain) {
+async fn linger(mut stream: Stream, drain: Drain) {
     let mut thrown_away = Vec::with_capacity(16 * 1024);
     let reading = async {
         while stream.read_buf(&mut thrown_away).await.is_ok_and(|n| n > 0) {
@@ -441,7 +496,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
-        let served = serve(stream, address, Arc::new(Nobody), Drain::default(), Arc::default(), ());
+        let served = Arc::new(Nobody).accept(stream, address, Drain::default(), Arc::default(), ());
         let size = size_of_val(&served);
         assert!(size <= 1280, "{size} bytes for each connection that is open");
     }

@@ -1,4 +1,4 @@
-//! TLS towards OTLP collectors: which certificates are trusted, and which one we show.
+//! TLS towards OTLP collectors and services: which certificates are trusted, and which one we show.
 //!
 //! The cryptography is named explicitly (ring); the process-wide default of rustls is never asked, because any
 //! library may set it.
@@ -10,8 +10,12 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::OnceCell;
 
 use crate::config::OtlpTls;
+
+/// What has to be true of ring.
+pub(super) const VERSIONS: &str = "ring has cipher suites for TLS 1.2 and 1.3";
 
 /// Why no TLS configuration could be made.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +56,7 @@ pub fn client(files: &OtlpTls, alpn: &[&str]) -> Result<ClientConfig, TlsError> 
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .expect(VERSIONS)
         .with_root_certificates(roots);
     let mut config = match &files.client {
         None => builder.with_no_client_auth(),
@@ -67,6 +71,66 @@ pub fn client(files: &OtlpTls, alpn: &[&str]) -> Result<ClientConfig, TlsError> 
     };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(config)
+}
+
+/// TLS towards services. Their certificates are always verified, by the system's roots and those given.
+#[derive(Debug, Default)]
+pub struct ServiceTls {
+    more: Vec<CertificateDer<'static>>,
+    /// Loaded for the first connection that needs it: most sidecars have none.
+    configs: OnceCell<Configs>,
+}
+
+/// Two offers to services that are otherwise alike.
+#[derive(Debug)]
+pub(super) struct Configs {
+    /// HTTP/2 or HTTP/1.1.
+    pub(super) either: Arc<ClientConfig>,
+    /// HTTP/1.1 only.
+    pub(super) http1: Arc<ClientConfig>,
+}
+
+impl ServiceTls {
+    /// Trusts the certificates in the PEM file at `path` beside those of the system.
+    ///
+    /// # Errors
+    /// Names a file that cannot be read or used.
+    pub fn trusting(path: &Path) -> Result<Self, TlsError> {
+        // Looked at now, so that a bad file is heard of at start.
+        given_roots(path)?;
+        Ok(Self { more: certificates("trusted certificate", path)?, configs: OnceCell::new() })
+    }
+
+    pub(super) async fn configs(&self) -> Result<&Configs, tokio::task::JoinError> {
+        self.configs
+            .get_or_try_init(|| async {
+                let more = self.more.clone();
+                // There may be hundreds of files to read; requests should not wait for that.
+                tokio::task::spawn_blocking(move || Configs::load(more)).await
+            })
+            .await
+    }
+}
+
+impl Configs {
+    fn load(more: Vec<CertificateDer<'static>>) -> Self {
+        let mut roots = system_roots();
+        roots.add_parsable_certificates(more);
+        let mut http1 = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect(VERSIONS)
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut either = http1.clone();
+        either.alpn_protocols.insert(0, b"h2".to_vec());
+        Self { either: Arc::new(either), http1: Arc::new(http1) }
+    }
+}
+
+/// What rustls found wrong, where it is what `error` is about.
+pub(super) fn alert(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 fn given_roots(path: &Path) -> Result<RootCertStore, TlsError> {

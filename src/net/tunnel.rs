@@ -1,31 +1,104 @@
-//! The exchange of an upgraded connection: [`wire::tunnel`](crate::wire::tunnel) copies, this records.
+//! What becomes of a connection that stops being HTTP: a tunnel, whose copying [`wire::tunnel`](crate::wire::tunnel)
+//! does and which is recorded here, or whatever a front wants to go on with.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
+use super::Drain;
+use super::stream::Stream;
 use crate::exchange::{Exchange, Outcome};
+use crate::stats::Stats;
 use crate::wire::tunnel;
 
-/// An upgraded connection in the making: the service has agreed, the 101 is on its way to the caller.
+/// What a connection becomes when its last response has left.
+pub enum Next {
+    /// A tunnel.
+    Tunnel(Tunnel),
+    /// What this makes of it: TLS may be accepted on it, and HTTP served inside by
+    /// [`server::serve`](super::server::serve).
+    Serve(Continuation),
+}
+
+/// Goes on with a connection. Gets the bytes that were read from it already, which come first.
+pub type Continuation =
+    Box<dyn FnOnce(Stream, Bytes, Surroundings) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// What serving a connection takes beside a handler.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Begins when the connection should come to its end.
+    pub drain: Drain,
+    /// The program's own counters.
+    pub stats: Arc<Stats>,
+}
+
+impl From<Tunnel> for Next {
+    fn from(tunnel: Tunnel) -> Self {
+        Self::Tunnel(tunnel)
+    }
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tunnel(tunnel) => tunnel.fmt(f),
+            Self::Serve(_) => f.write_str("Serve"),
+        }
+    }
+}
+
+/// A tunnel in the making: the far side has agreed, the 101 or 2xx is on its way to the caller.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// The service's side, once its codec lets go of it.
-    pub upstream: OnUpgrade,
+    /// The other end.
+    pub upstream: FarSide,
     /// Stays open until both sides have closed.
     pub exchange: Exchange,
 }
 
-/// Carries an exchange until both sides of its connection have closed.
-pub(super) async fn run(client: TcpStream, early: Bytes, tunnel: Tunnel) {
-    let Tunnel { upstream, exchange } = tunnel;
-    let mut open = OpenTunnel { exchange: Some(exchange), passed: tunnel::Passed::default(), ended: None };
-    let end = match upstream.await {
-        Ok(upstream) => tunnel::run(client, early, TokioIo::new(upstream), &mut open.passed).await,
-        Err(error) => tunnel::End::UpstreamBroken(std::io::Error::other(error)),
-    };
-    open.ended = Some(end);
+/// The far side of a tunnel.
+#[derive(Debug)]
+pub enum FarSide {
+    /// A connection that the service has upgraded, once its codec lets go of it.
+    Upgraded(OnUpgrade),
+    /// A connection of its own, for a `CONNECT`.
+    Connected(Stream),
+}
+
+impl Tunnel {
+    /// Carries the exchange until both sides of its connection have closed. `early` are bytes that were read from
+    /// `client` already. Nothing bounds it but the drain; what passed is counted.
+    ///
+    /// A side that breaks off has that passed on: the other should not take it for an end.
+    pub async fn run(self, mut client: Stream, early: Bytes) {
+        let Self { upstream, exchange } = self;
+        let mut open =
+            OpenTunnel { exchange: Some(exchange), passed: tunnel::Passed::default(), ended: None };
+        let passed = &mut open.passed;
+        let end = match upstream {
+            FarSide::Connected(mut upstream) => {
+                let end = tunnel::run(&mut client, early, &mut upstream, passed).await;
+                if matches!(end, tunnel::End::ClientBroken(_)) {
+                    let _ = upstream.set_zero_linger();
+                }
+                end
+            }
+            FarSide::Upgraded(upgrade) => match upgrade.await {
+                Ok(upstream) => tunnel::run(&mut client, early, TokioIo::new(upstream), passed).await,
+                Err(error) => tunnel::End::UpstreamBroken(std::io::Error::other(error)),
+            },
+        };
+        if matches!(end, tunnel::End::UpstreamBroken(_)) {
+            let _ = client.set_zero_linger();
+        }
+        open.ended = Some(end);
+    }
 }
 
 /// Notes what passed, even if the tunnel is cut off by the end of a drain.

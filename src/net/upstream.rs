@@ -1,32 +1,35 @@
 //! Connections to the service: opened when needed, kept for the next request, timed phase by phase.
 //!
 //! A pool belongs to one worker and one service. HTTP/1 connections are used one request at a time, the most
-//! recently used first; HTTP/2 ones are shared.
+//! recently used first; HTTP/2 ones are shared. Which of the two it is may be the service's choice, made when TLS begins.
+//! So requests come in the form that they were received in, and get that of the connection right before they are sent.
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
-use std::future::Future;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::UPGRADE;
-use http::{Method, Request, Response};
+use http::header::{CONNECTION, UPGRADE};
+use http::uri::Scheme;
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::acks::Acks;
+use super::attempt::{Failed, classify, copy_of, is_repeatable, receive, while_it_moves};
+pub use super::attempt::{Phases, SendError};
+use super::connector::{Connector, Offer};
+use super::stream::Stream;
 use super::upstream_io::UpstreamIo;
 use crate::config::{Timeouts, Upstream, UpstreamProtocol};
 use crate::stats::Stats;
-use crate::wire::Received;
 use crate::wire::body::describe;
+use crate::wire::{Received, headers, target};
 
 /// A kept connection that has rested for longer than this is likely to be closed by the service in the same moment that
 /// we use it. So a request that must not be sent twice gets a new one (HOP-15).
@@ -43,37 +46,58 @@ const HTTP2_HEADER_BYTES: u32 = 64 * 1024;
 #[derive(Debug)]
 pub struct Pool<B> {
     upstream: Upstream,
+    connector: Arc<Connector>,
     stats: Arc<Stats>,
     acks: Arc<Acks>,
     idle: Mutex<Idle<B>>,
-    shared: Mutex<Option<http2::SendRequest<B>>>,
+    shared: Mutex<Option<Held<B>>>,
     /// Held while the shared connection is opened, so that a burst of requests opens one and not one each.
     opening: tokio::sync::Mutex<()>,
+    /// A service that had the choice chose HTTP/1.1: its connections need not be opened one after the other.
+    chose_http1: AtomicBool,
+}
+
+/// The addresses of a connection.
+#[derive(Debug)]
+struct Ends {
+    local: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// The HTTP/2 connection that all requests share.
+#[derive(Debug)]
+struct Shared<B> {
+    sender: http2::SendRequest<B>,
+    ends: Arc<Ends>,
+}
+
+impl<B> Clone for Shared<B> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), ends: self.ends.clone() }
+    }
+}
+
+/// The same as it waits for the next request.
+#[derive(Debug)]
+struct Held<B> {
+    shared: Shared<B>,
+    /// When a request was last sent on it.
+    used: Instant,
 }
 
 #[derive(Debug)]
 struct Idle<B> {
     /// Most recently used last.
     connections: VecDeque<Rested<B>>,
-    /// A task looks after the idle time of the connections.
+    /// A task looks after the idle time of the connections, the shared one included.
     reaped: bool,
 }
 
 #[derive(Debug)]
 struct Rested<B> {
     sender: http1::SendRequest<B>,
+    ends: Arc<Ends>,
     since: Instant,
-}
-
-/// What happened on the way to the service, also when it failed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Phases {
-    /// Time for name resolution, where a name was resolved.
-    pub dns: Option<Duration>,
-    /// Time for connecting, where a connection was opened.
-    pub connect: Option<Duration>,
-    /// When the request head was handed to the connection.
-    pub sent: Option<std::time::Instant>,
 }
 
 /// The HTTP/1 connection that a response is still arriving on. Dropped without [`Lease::give_back`], the connection
@@ -82,35 +106,43 @@ pub struct Phases {
 pub struct Lease<B> {
     pool: Arc<Pool<B>>,
     sender: http1::SendRequest<B>,
+    ends: Arc<Ends>,
     keep: Duration,
     /// When the response's head had come.
     answered: Instant,
 }
 
-/// Why there is no response.
-#[derive(Debug, Error)]
-pub enum SendError {
-    /// The name could not be resolved.
-    #[error("cannot resolve {0}: {1}")]
-    Unresolved(String, io::Error),
-    /// Nothing listens there.
-    #[error("connection refused")]
-    Refused,
-    /// The host or its network cannot be reached.
-    #[error("cannot connect: {0}")]
-    Unreachable(io::Error),
-    /// Connecting took too long.
-    #[error("no connection within {0:?}")]
-    ConnectTimeout(Duration),
-    /// The response head took too long.
-    #[error("no response within {0:?}")]
-    HeaderTimeout(Duration),
-    /// The connection was closed or reset before the response head.
-    #[error("connection closed before a response: {0}")]
-    Reset(String),
-    /// What came back is not HTTP.
-    #[error("invalid response: {0}")]
-    Invalid(String),
+/// What is sent along with a request, and noted on its way.
+struct Sending<'a, P, C> {
+    timeouts: &'a Timeouts,
+    progress: P,
+    connected: C,
+    phases: &'a mut Phases,
+}
+
+impl<P, C: Fn(SocketAddr, SocketAddr)> Sending<'_, P, C> {
+    /// The head is about to be sent on a connection.
+    fn begins_on(&mut self, &Ends { local, peer }: &Ends) {
+        (self.phases.local, self.phases.peer) = (Some(local), Some(peer));
+        (self.connected)(local, peer);
+        self.phases.sent = Some(std::time::Instant::now());
+    }
+}
+
+/// A response head, and the connection that is busy with it where nobody shares that.
+type Answered<B> = (Response<Received>, Option<Lease<B>>);
+
+/// What came of trying a connection.
+enum Tried<B> {
+    Answered(Answered<B>),
+    /// The request may be sent on another.
+    Again(Request<B>),
+}
+
+/// A new connection.
+enum Opened<B> {
+    Http1(Stream, Arc<Ends>),
+    Http2(Shared<B>),
 }
 
 impl<B> Pool<B>
@@ -118,16 +150,18 @@ where
     B: Body<Data = Bytes> + Default + Send + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// A pool without connections.
-    pub fn new(upstream: Upstream, stats: Arc<Stats>) -> Arc<Self> {
+    /// A pool without connections; `connector` opens them.
+    pub fn new(upstream: Upstream, connector: Arc<Connector>, stats: Arc<Stats>) -> Arc<Self> {
         let idle = Mutex::new(Idle { connections: VecDeque::new(), reaped: false });
         Arc::new(Self {
             upstream,
+            connector,
             stats,
             acks: Arc::default(),
             idle,
             shared: Mutex::new(None),
             opening: tokio::sync::Mutex::default(),
+            chose_http1: AtomicBool::new(false),
         })
     }
 
@@ -136,51 +170,97 @@ where
         &self.upstream
     }
 
-    /// Sends a request and waits for the head of its response. `progress` tells how much of the request's content has
-    /// been taken so far; `phases` says how far it all came, also on failure.
+    /// Sends a request and waits for the head of its response.
+    ///
+    /// The request has the target and version that it was received with, and no header that concerns one hop only, but
+    /// `Upgrade` and the `Connection` that names it where it asks for that. `progress` tells how much of its content has
+    /// been taken so far; `connected` is told the local and the far address of the connection right before the head is
+    /// sent on it, each time; `phases` says how far it all came, also on failure.
     ///
     /// # Errors
     /// Says what went wrong on the way; the request has been tried as often as HTTP allows (HOP-15).
     pub async fn send(
         self: &Arc<Self>,
-        request: Request<B>,
-        timeouts: &Timeouts,
-        progress: impl Fn() -> u64,
-        phases: &mut Phases,
-    ) -> Result<(Response<Received>, Option<Lease<B>>), SendError> {
-        match self.upstream.protocol {
-            UpstreamProtocol::Http1 => self.send_http1(request, timeouts, progress, phases).await,
-            UpstreamProtocol::H2c => Ok((self.send_http2(request, timeouts, progress, phases).await?, None)),
-        }
-    }
-
-    async fn send_http1(
-        self: &Arc<Self>,
         mut request: Request<B>,
         timeouts: &Timeouts,
         progress: impl Fn() -> u64,
+        connected: impl Fn(SocketAddr, SocketAddr),
         phases: &mut Phases,
-    ) -> Result<(Response<Received>, Option<Lease<B>>), SendError> {
+    ) -> Result<Answered<B>, SendError> {
+        let upgrade = request.headers().contains_key(UPGRADE);
+        let (http1, http2) = match self.upstream.protocol {
+            UpstreamProtocol::Http1 => (true, false),
+            UpstreamProtocol::H2c => (false, true),
+            UpstreamProtocol::Https => (true, !upgrade),
+        };
+        let mut sending = Sending { timeouts, progress, connected, phases };
+        let mut again = true;
+        loop {
+            let shared = match self.open_shared().filter(|_| http2) {
+                Some(shared) => shared,
+                None => {
+                    if http1 {
+                        request = match self.over_kept(request, &mut sending).await? {
+                            Tried::Answered(answered) => return Ok(answered),
+                            Tried::Again(request) => request,
+                        };
+                    }
+                    // Boxed, so that a request on a kept connection does not carry the room for a handshake.
+                    match Box::pin(self.open(http2, sending.timeouts, sending.phases)).await? {
+                        Opened::Http1(stream, ends) => {
+                            return self.over_new(stream, ends, request, &mut sending).await;
+                        }
+                        Opened::Http2(shared) => shared,
+                    }
+                }
+            };
+            let again = std::mem::take(&mut again);
+            request = match self.over_shared(shared, request, &mut sending, again).await? {
+                Tried::Answered(answered) => return Ok(answered),
+                Tried::Again(request) => request,
+            };
+        }
+    }
+
+    /// Tries the kept HTTP/1 connections.
+    async fn over_kept(
+        self: &Arc<Self>,
+        mut request: Request<B>,
+        sending: &mut Sending<'_, impl Fn() -> u64, impl Fn(SocketAddr, SocketAddr)>,
+    ) -> Result<Tried<B>, SendError> {
         let repeatable = is_repeatable(&request);
-        while let Some(Rested { mut sender, .. }) = self.rested(repeatable) {
+        while let Some(Rested { mut sender, ends, .. }) = self.rested(repeatable) {
+            self.fit_for_http1(&mut request);
             // The service may close a kept connection in the moment that we use it. One copied head per request is the
             // price of not showing that to anybody.
             let copy = repeatable.then(|| copy_of(&request));
-            match receive(&mut sender, request, timeouts, &progress, phases).await {
-                Ok(response) => return Ok((response, Some(self.lease(sender, timeouts)))),
-                // It was never sent, so sending it elsewhere is no repetition.
+            sending.begins_on(&ends);
+            match receive(&mut sender, request, sending.timeouts, &sending.progress).await {
+                Ok(response) => {
+                    let lease = self.lease(sender, ends, sending.timeouts);
+                    return Ok(Tried::Answered((response, Some(lease))));
+                }
                 Err(Failed { unsent: Some(unsent), .. }) => request = *unsent,
                 Err(Failed { error, unsent: None }) => match (copy, &error) {
                     (Some(copy), SendError::Reset(_)) => {
                         self.stats.upstream_retries.increment();
-                        request = copy;
-                        break;
+                        sending.phases.resends += 1;
+                        return Ok(Tried::Again(copy));
                     }
                     _ => return Err(error),
                 },
             }
         }
-        let stream = self.connect(timeouts, phases).await?;
+        Ok(Tried::Again(request))
+    }
+
+    async fn over_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        ends: Arc<Ends>,
+        mut request: Request<B>,
+        sending: &mut Sending<'_, impl Fn() -> u64, impl Fn(SocketAddr, SocketAddr)>,
+    ) -> Result<Answered<B>, SendError> {
         let (mut sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(UpstreamIo::new(stream, self.acks.clone())))
@@ -190,106 +270,148 @@ where
             // How it ended is told to whoever waits for the response.
             let _ = connection.with_upgrades().await;
         });
-        match receive(&mut sender, request, timeouts, &progress, phases).await {
-            Ok(response) => Ok((response, Some(self.lease(sender, timeouts)))),
+        self.fit_for_http1(&mut request);
+        sending.begins_on(&ends);
+        match receive(&mut sender, request, sending.timeouts, &sending.progress).await {
+            Ok(response) => Ok((response, Some(self.lease(sender, ends, sending.timeouts)))),
             Err(failed) => Err(failed.error),
         }
     }
 
-    async fn send_http2(
-        self: &Arc<Self>,
+    async fn over_shared(
+        &self,
+        Shared { mut sender, ends }: Shared<B>,
         mut request: Request<B>,
-        timeouts: &Timeouts,
-        progress: impl Fn() -> u64,
-        phases: &mut Phases,
-    ) -> Result<Response<Received>, SendError> {
-        let mut again = true;
-        loop {
-            let mut sender = match self.open_shared() {
-                Some(sender) => sender,
-                None => self.open_one_for_all(timeouts, phases).await?,
-            };
-            phases.sent = Some(std::time::Instant::now());
-            let sending = sender.try_send_request(request);
-            match while_it_moves(timeouts.response_header, &progress, sending).await {
-                Some(Ok(response)) => return Ok(response),
-                Some(Err(mut failed)) => match failed.take_message() {
-                    // The connection ended as we came to it, and nothing was sent (RFC 9113 section 8.7). Once only:
-                    // a service that closes each connection at once should not keep us busy.
-                    Some(unsent) if std::mem::take(&mut again) => request = unsent,
-                    _ => return Err(classify(failed.error())),
-                },
-                None => return Err(SendError::HeaderTimeout(timeouts.response_header)),
+        sending: &mut Sending<'_, impl Fn() -> u64, impl Fn(SocketAddr, SocketAddr)>,
+        again: bool,
+    ) -> Result<Tried<B>, SendError> {
+        self.fit_for_http2(&mut request);
+        sending.begins_on(&ends);
+        let limit = sending.timeouts.response_header;
+        let response = sender.try_send_request(request);
+        match while_it_moves(limit, &sending.progress, response).await {
+            Some(Ok(response)) => Ok(Tried::Answered((response, None))),
+            Some(Err(mut failed)) => match failed.take_message() {
+                // The connection ended as we came to it, and nothing was sent (RFC 9113 section 8.7). Once only:
+                // a service that closes each connection at once should not keep us busy.
+                Some(unsent) if again => Ok(Tried::Again(unsent)),
+                _ => Err(classify(failed.error())),
+            },
+            None => {
+                self.forget(&ends);
+                Err(SendError::HeaderTimeout(limit))
             }
         }
     }
 
-    fn open_shared(&self) -> Option<http2::SendRequest<B>> {
-        lock(&self.shared).clone().filter(|sender| !sender.is_closed())
+    /// Uses the shared connection between `ends` no more: a request on it was not answered in time, and it may be that
+    /// nobody is there any longer. What else is under way on it goes on.
+    fn forget(&self, ends: &Ends) {
+        lock(&self.shared).take_if(|held| held.shared.ends.local == ends.local);
     }
 
-    /// Opens the connection that all requests share, or waits for whoever is about to.
-    async fn open_one_for_all(
+    fn fit_for_http1(&self, request: &mut Request<B>) {
+        let received = request.version();
+        target::to_origin_form(request, || self.upstream.to_string());
+        headers::fit_for_http1(request.headers_mut(), received);
+        *request.version_mut() = Version::HTTP_11;
+    }
+
+    fn fit_for_http2(&self, request: &mut Request<B>) {
+        // Either concerns HTTP/1 only (RFC 9113 section 8.2.2): an upgrade that cannot be had, or an attempt that was
+        // to go over a kept HTTP/1 connection.
+        request.headers_mut().remove(CONNECTION);
+        request.headers_mut().remove(UPGRADE);
+        let scheme = match self.upstream.protocol {
+            UpstreamProtocol::Https => Scheme::HTTPS,
+            UpstreamProtocol::Http1 | UpstreamProtocol::H2c => Scheme::HTTP,
+        };
+        target::to_http2_form(request, scheme, &self.upstream.to_string());
+    }
+
+    fn open_shared(&self) -> Option<Shared<B>> {
+        let mut held = lock(&self.shared);
+        let held = held.as_mut().filter(|held| !held.shared.sender.is_closed())?;
+        held.used = Instant::now();
+        Some(held.shared.clone())
+    }
+
+    /// Opens a connection: for this request, or, where it is HTTP/2 (which only `http2` allows), for all. Then whoever
+    /// came first opens it, and the others wait.
+    async fn open(
         self: &Arc<Self>,
+        http2: bool,
         timeouts: &Timeouts,
         phases: &mut Phases,
-    ) -> Result<http2::SendRequest<B>, SendError> {
-        // Each waits for the others no longer than it would for its own connection.
-        let Ok(_opening) = timeout(timeouts.connect, self.opening.lock()).await else {
-            return Err(SendError::ConnectTimeout(timeouts.connect));
-        };
-        if let Some(sender) = self.open_shared() {
-            return Ok(sender);
+    ) -> Result<Opened<B>, SendError> {
+        let mut _opening = None;
+        if http2 && !self.chose_http1.load(Ordering::Relaxed) {
+            // Each waits for the others no longer than it would for its own connection.
+            let Ok(opening) = timeout(timeouts.connect, self.opening.lock()).await else {
+                return Err(SendError::ConnectTimeout(timeouts.connect));
+            };
+            if let Some(shared) = self.open_shared() {
+                return Ok(Opened::Http2(shared));
+            }
+            // Where it became known meanwhile that there will be no shared connection, nobody waits any longer.
+            _opening = Some(opening).filter(|_| !self.chose_http1.load(Ordering::Relaxed));
         }
-        let stream = self.connect(timeouts, phases).await?;
+        let (stream, http2) = self.connect(http2, timeouts, phases).await?;
+        let ends = stream.local_addr().and_then(|local| Ok(Ends { local, peer: stream.peer_addr()? }));
+        // A socket without addresses is one that is reset already.
+        let ends = Arc::new(ends.map_err(|error| SendError::Reset(error.to_string()))?);
+        if !http2 {
+            return Ok(Opened::Http1(stream, ends));
+        }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .max_header_list_size(HTTP2_HEADER_BYTES)
             .handshake(TokioIo::new(UpstreamIo::new(stream, self.acks.clone())))
             .await
             .map_err(|error| SendError::Reset(describe(&error)))?;
         tokio::spawn(connection);
-        *lock(&self.shared) = Some(sender.clone());
-        Ok(sender)
+        let shared = Shared { sender, ends };
+        *lock(&self.shared) = Some(Held { shared: shared.clone(), used: Instant::now() });
+        self.look_after(&mut lock(&self.idle), timeouts.upstream_idle);
+        Ok(Opened::Http2(shared))
     }
 
-    async fn connect(&self, timeouts: &Timeouts, phases: &mut Phases) -> Result<TcpStream, SendError> {
-        let connecting = async {
-            let addresses = self.resolve(phases).await?;
-            let begun = Instant::now();
-            let connected = connect_any(&addresses, timeouts.connect).await;
-            phases.connect = Some(begun.elapsed());
-            connected
-        };
-        let stream = match timeout(timeouts.connect, connecting).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(SendError::ConnectTimeout(timeouts.connect)),
-        };
-        self.stats.upstream_connects.increment();
-        // Small requests must not wait for acknowledgements.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
-    }
-
-    async fn resolve(&self, phases: &mut Phases) -> Result<Vec<SocketAddr>, SendError> {
-        let Upstream { host, port, .. } = &self.upstream;
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(vec![(address, *port).into()]);
+    /// A new connection, and whether it is one for HTTP/2.
+    async fn connect(
+        &self,
+        http2: bool,
+        timeouts: &Timeouts,
+        phases: &mut Phases,
+    ) -> Result<(Stream, bool), SendError> {
+        let Self { upstream, connector, .. } = self;
+        if upstream.protocol != UpstreamProtocol::Https {
+            let stream = connector.open(upstream, timeouts, phases).await?;
+            self.stats.upstream_connects.increment();
+            return Ok((stream, http2));
         }
-        let begun = Instant::now();
-        let found = tokio::net::lookup_host((host.as_str(), *port)).await;
-        phases.dns = Some(begun.elapsed());
-        found.map(Iterator::collect).map_err(|error| SendError::Unresolved(host.clone(), error))
+        let offer = if http2 { Offer::Either } else { Offer::Http1 };
+        let stream = connector.open_tls(upstream, offer, timeouts, phases).await?;
+        self.stats.upstream_connects.increment();
+        let chosen = stream.alpn() == Some(b"h2");
+        if http2 {
+            self.chose_http1.store(!chosen, Ordering::Relaxed);
+        }
+        Ok((stream, chosen))
     }
 
-    fn lease(self: &Arc<Self>, sender: http1::SendRequest<B>, timeouts: &Timeouts) -> Lease<B> {
-        Lease { pool: self.clone(), sender, keep: timeouts.upstream_idle, answered: Instant::now() }
+    fn lease(
+        self: &Arc<Self>,
+        sender: http1::SendRequest<B>,
+        ends: Arc<Ends>,
+        timeouts: &Timeouts,
+    ) -> Lease<B> {
+        Lease { pool: self.clone(), sender, ends, keep: timeouts.upstream_idle, answered: Instant::now() }
     }
 
     /// A kept connection that can be used at once. One that may be stale is only for repeatable requests.
     fn rested(&self, repeatable: bool) -> Option<Rested<B>> {
         let mut idle = lock(&self.idle);
         for index in (0..idle.connections.len()).rev() {
-            let Rested { sender, since } = &idle.connections[index];
+            let Rested { sender, since, .. } = &idle.connections[index];
             if sender.is_ready() {
                 let usable = repeatable || since.elapsed() <= STALE_AFTER;
                 return if usable { idle.connections.remove(index) } else { None };
@@ -306,9 +428,39 @@ where
     fn keep(self: &Arc<Self>, rested: Rested<B>, keep: Duration) {
         let mut idle = lock(&self.idle);
         idle.connections.push_back(rested);
+        self.look_after(&mut idle, keep);
+    }
+
+    /// Sees to it that what rests is closed in time. A pool that nobody has any more takes its connections along.
+    fn look_after(self: &Arc<Self>, idle: &mut Idle<B>, keep: Duration) {
         if !std::mem::replace(&mut idle.reaped, true) {
-            tokio::spawn(reap(self.clone(), keep));
+            tokio::spawn(reap(Arc::downgrade(self), keep));
         }
+    }
+
+    /// Whether any connection waits for a request.
+    pub fn keeps_any(&self) -> bool {
+        !lock(&self.idle).connections.is_empty() || lock(&self.shared).is_some()
+    }
+
+    /// Closes what has been idle for too long; says whether anything is left.
+    fn close_rested(&self, keep: Duration) -> bool {
+        let mut idle = lock(&self.idle);
+        while let Some(oldest) = idle.connections.front() {
+            let rested = oldest.since.elapsed();
+            let surplus = idle.connections.len() > KEEP_IDLE && rested > STALE_AFTER;
+            if rested < keep && !surplus && !oldest.sender.is_closed() {
+                break;
+            }
+            idle.connections.pop_front();
+        }
+        let mut held = lock(&self.shared);
+        // One that is given up stays open for the responses that are still arriving on it, and for no new request.
+        if held.as_ref().is_some_and(|held| held.used.elapsed() >= keep || held.shared.sender.is_closed()) {
+            *held = None;
+        }
+        idle.reaped = !idle.connections.is_empty() || held.is_some();
+        idle.reaped
     }
 }
 
@@ -319,131 +471,27 @@ where
 {
     /// The response has been read to its end: the connection may serve the next request.
     pub fn give_back(self) {
-        let Lease { pool, sender, keep, answered } = self;
+        let Lease { pool, sender, ends, keep, answered } = self;
         let now = Instant::now();
         pool.acks.answered(now - answered);
         if !sender.is_closed() {
-            pool.keep(Rested { sender, since: now }, keep);
+            pool.keep(Rested { sender, ends, since: now }, keep);
         }
     }
 }
 
 /// Closes what has been idle for too long, for as long as there is anything.
-async fn reap<B>(pool: Arc<Pool<B>>, keep: Duration) {
+async fn reap<B>(pool: Weak<Pool<B>>, keep: Duration)
+where
+    B: Body<Data = Bytes> + Default + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     loop {
         sleep(STALE_AFTER.min(keep)).await;
-        let mut idle = lock(&pool.idle);
-        while let Some(oldest) = idle.connections.front() {
-            let rested = oldest.since.elapsed();
-            let surplus = idle.connections.len() > KEEP_IDLE && rested > STALE_AFTER;
-            if rested < keep && !surplus && !oldest.sender.is_closed() {
-                break;
-            }
-            idle.connections.pop_front();
-        }
-        if idle.connections.is_empty() {
-            idle.reaped = false;
+        if !pool.upgrade().is_some_and(|pool| pool.close_rested(keep)) {
             return;
         }
     }
-}
-
-struct Failed<B> {
-    error: SendError,
-    /// The request, where nothing of it was sent.
-    unsent: Option<Box<Request<B>>>,
-}
-
-async fn receive<B>(
-    sender: &mut http1::SendRequest<B>,
-    request: Request<B>,
-    timeouts: &Timeouts,
-    progress: impl Fn() -> u64,
-    phases: &mut Phases,
-) -> Result<Response<Received>, Failed<B>>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    phases.sent = Some(std::time::Instant::now());
-    let sending = sender.try_send_request(request);
-    match while_it_moves(timeouts.response_header, progress, sending).await {
-        Some(Ok(response)) => Ok(response),
-        Some(Err(mut failed)) => {
-            let unsent = failed.take_message().map(Box::new);
-            Err(Failed { error: classify(failed.error()), unsent })
-        }
-        None => Err(Failed { error: SendError::HeaderTimeout(timeouts.response_header), unsent: None }),
-    }
-}
-
-/// Waits for `answer` until `limit` has passed in which the request's content did not move either: a long upload is no
-/// slow service. From its last byte, the service has between one and two times the limit; without content, exactly one.
-async fn while_it_moves<T>(
-    limit: Duration,
-    progress: impl Fn() -> u64,
-    answer: impl Future<Output = T>,
-) -> Option<T> {
-    let mut answer = std::pin::pin!(answer);
-    let mut before = progress();
-    loop {
-        if let Ok(answered) = timeout(limit, answer.as_mut()).await {
-            return Some(answered);
-        }
-        let now = progress();
-        if now == before {
-            return None;
-        }
-        before = now;
-    }
-}
-
-fn classify(error: &hyper::Error) -> SendError {
-    if error.is_parse() {
-        return SendError::Invalid(describe(error));
-    }
-    SendError::Reset(describe(error))
-}
-
-/// Tries one address after the other. Each has its share of `limit`, so that a first one that is never heard of leaves
-/// time for the next.
-async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, SendError> {
-    let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    match last.kind() {
-        io::ErrorKind::ConnectionRefused => Err(SendError::Refused),
-        io::ErrorKind::TimedOut => Err(SendError::ConnectTimeout(limit)),
-        _ => Err(SendError::Unreachable(last)),
-    }
-}
-
-/// Whether a request may be sent again: it means the same however often it arrives, and has no content that would
-/// have to be kept (HOP-15).
-fn is_repeatable<B: Body>(request: &Request<B>) -> bool {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    // Asking for an upgrade ties a request to its connection.
-    idempotent && request.body().is_end_stream() && !request.headers().contains_key(UPGRADE)
-}
-
-/// A request that can be sent in place of `request`. It lacks the case of header names, which has its price and no
-/// meaning.
-fn copy_of<B: Default>(request: &Request<B>) -> Request<B> {
-    let mut copy = Request::new(B::default());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::acks::Acks;
 use super::client_io::write_together;
+use super::stream::Stream;
 
 /// A socket to the service.
 pub(super) struct UpstreamIo {
-    stream: TcpStream,
+    stream: Stream,
     acks: Arc<Acks>,
     /// How the service refused to take what we send.
     deaf: Option<ErrorKind>,
@@ -24,7 +24,7 @@ pub(super) struct UpstreamIo {
 }
 
 impl UpstreamIo {
-    pub(super) fn new(stream: TcpStream, acks: Arc<Acks>) -> Self {
+    pub(super) fn new(stream: Stream, acks: Arc<Acks>) -> Self {
         Self { stream, acks, deaf: None, ended: false, writer: None }
     }
 
@@ -63,7 +63,7 @@ impl AsyncRead for UpstreamIo {
                 writer.wake();
             }
         } else {
-            this.acks.received(&this.stream);
+            this.acks.received(this.stream.tcp());
         }
         Poll::Ready(read)
     }

@@ -3,6 +3,8 @@
 //! [`Watched`] counts bytes and calls back exactly once: at the end, on an error, or when it is dropped. It knows
 //! nothing of exchanges; its [`Watcher`] decides what an end means.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -24,8 +26,8 @@ pub enum End {
 
 /// Is told once how a [`Watched`] body ended.
 pub trait Watcher {
-    /// `bytes` of content have been handed on so far.
-    fn progressed(&self, _bytes: u64) {}
+    /// `data` is handed on now; with it that is `bytes` of content.
+    fn progressed(&mut self, _data: &Bytes, _bytes: u64) {}
 
     /// `bytes` of content were handed on before the end; trailers do not count.
     fn ended(self, end: End, bytes: u64);
@@ -34,15 +36,20 @@ pub trait Watcher {
 /// A body on its way through, not buffered, watched until it ends.
 #[derive(Debug)]
 pub struct Watched<W: Watcher> {
+    ahead: Ahead,
     body: Received,
     bytes: u64,
     watcher: Option<W>,
 }
 
 impl<W: Watcher> Watched<W> {
-    /// Watches `body` on behalf of `watcher`.
-    pub fn new(body: Received, watcher: W) -> Self {
-        Self { body, bytes: 0, watcher: Some(watcher) }
+    /// Watches `body` on behalf of `watcher`. What was read of it already comes first.
+    pub fn new(ahead: Ahead, body: Received, watcher: W) -> Self {
+        Self { ahead, body, bytes: 0, watcher: Some(watcher) }
+    }
+
+    fn all_read(&self) -> bool {
+        self.ahead.is_empty() && self.body.is_end_stream()
     }
 
     fn end(&mut self, end: End) {
@@ -60,17 +67,22 @@ impl<W: Watcher + Unpin> Body for Watched<W> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let next = match self.ahead.take() {
+            Some(read) => Some(read),
+            None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
+        };
+        match next {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
-                    if let Some(watcher) = &self.watcher {
-                        watcher.progressed(self.bytes);
+                    let bytes = self.bytes;
+                    if let Some(watcher) = &mut self.watcher {
+                        watcher.progressed(data, bytes);
                     }
                 }
                 // Whoever sends a body of known length stops asking after its last byte, so the end has to be
                 // noticed here.
-                if frame.is_trailers() || self.body.is_end_stream() {
+                if frame.is_trailers() || self.all_read() {
                     self.end(End::Complete);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -89,11 +101,71 @@ impl<W: Watcher + Unpin> Body for Watched<W> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.all_read()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let hint = self.body.size_hint();
+        let ahead = self.ahead.bytes() as u64;
+        if ahead == 0 {
+            return hint;
+        }
+        // The upper bound first: the lower one may never be above it.
+        let mut all = SizeHint::new();
+        if let Some(upper) = hint.upper() {
+            all.set_upper(upper + ahead);
+        }
+        all.set_lower(hint.lower() + ahead);
+        all
+    }
+}
+
+/// What was read of a body before somebody takes it, to be handed on first. Nearly always nothing, so that it is small.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "it is in each body, and empty in nearly all: 8 bytes in place of 32"
+)]
+pub struct Ahead(Option<Box<VecDeque<Read>>>);
+
+type Read = Result<Frame<Bytes>, hyper::Error>;
+
+impl Ahead {
+    /// Reads on until `limit` bytes are there, or all. Can be given up at any time.
+    pub async fn read(&mut self, body: &mut Received, limit: usize) {
+        while self.bytes() < limit && !body.is_end_stream() {
+            let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await else { return };
+            let over = !frame.as_ref().is_ok_and(Frame::is_data);
+            self.0.get_or_insert_default().push_back(frame);
+            if over {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing was read.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|read| read.is_empty())
+    }
+
+    /// The content that was read.
+    pub fn content(&self) -> Vec<u8> {
+        self.data().fold(Vec::with_capacity(self.bytes()), |mut all, data| {
+            all.extend_from_slice(data);
+            all
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.data().map(Bytes::len).sum()
+    }
+
+    fn data(&self) -> impl Iterator<Item = &Bytes> {
+        self.0.iter().flat_map(|read| read.iter()).filter_map(|frame| frame.as_ref().ok()?.data_ref())
+    }
+
+    fn take(&mut self) -> Option<Read> {
+        self.0.as_mut()?.pop_front()
     }
 }
 
@@ -112,7 +184,7 @@ pub fn describe(error: &dyn std::error::Error) -> String {
 impl<W: Watcher> Drop for Watched<W> {
     fn drop(&mut self) {
         // A body without content (HEAD, 204, 304, Content-Length: 0) is dropped without ever being asked.
-        let end = if self.body.is_end_stream() { End::Complete } else { End::Dropped };
+        let end = if self.all_read() { End::Complete } else { End::Dropped };
         self.end(end);
     }
 }

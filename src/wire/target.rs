@@ -12,7 +12,8 @@ pub fn authority<B>(request: &Request<B>) -> &str {
     if let Some(authority) = request.uri().authority() {
         return without_userinfo(authority);
     }
-    request.headers().get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    let host = request.headers().get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    host.rsplit_once('@').map_or(host, |(_, host)| host)
 }
 
 /// Puts a request's target and `Host` into the form that an HTTP/1.1 server expects: origin-form, with `Host`
@@ -40,13 +41,13 @@ pub fn to_origin_form<B>(request: &mut Request<B>, fallback: impl FnOnce() -> St
 
 /// Puts a request's target into the form that HTTP/2 carries as pseudo-headers. `fallback` is the authority for
 /// requests that name none.
-pub fn to_http2_form<B>(request: &mut Request<B>, fallback: &str) {
+pub fn to_http2_form<B>(request: &mut Request<B>, scheme: Scheme, fallback: &str) {
     let named = authority(request).parse::<Authority>().or_else(|_| fallback.parse());
     let Ok(authority) = named else {
         return;
     };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(scheme);
     parts.authority = Some(authority);
     parts.path_and_query = Some(parts.path_and_query.unwrap_or(PathAndQuery::from_static("/")));
     // All three parts are set, which is the one thing `from_parts` can complain about.
@@ -102,11 +103,11 @@ mod tests {
     #[test]
     fn http2_gets_its_authority_from_host_or_else_from_the_upstream() {
         let mut asked = request("/x", Some("shop"));
-        to_http2_form(&mut asked, "127.0.0.1:3000");
+        to_http2_form(&mut asked, Scheme::HTTP, "127.0.0.1:3000");
         assert_eq!(asked.uri().to_string(), "http://shop/x");
         assert!(asked.headers().is_empty());
         let mut asked = request("/x", None);
-        to_http2_form(&mut asked, "127.0.0.1:3000");
+        to_http2_form(&mut asked, Scheme::HTTP, "127.0.0.1:3000");
         assert_eq!(asked.uri().to_string(), "http://127.0.0.1:3000/x");
     }
 }
