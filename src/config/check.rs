@@ -17,6 +17,7 @@ use super::reader::Reader;
 use super::settings::settings;
 use super::tree::{self, Node};
 use super::value::{At, Keys, Map, Value};
+use super::web::Template;
 use super::{Console, Export, Otlp, OtlpProtocol, OtlpTls, Queue, Settings, Upstream, env, write};
 use crate::exchange::{Exclusion, RouteError, Routes};
 
@@ -30,6 +31,8 @@ pub struct Flags {
     pub to: Option<String>,
     /// `--listen`: where callers are listened to; needs `--to`.
     pub listen: Option<String>,
+    /// `--proxy`: where the service's calls are listened to; in place of the file's `outbound.proxy`.
+    pub proxy: Option<String>,
     /// `--admin`: where the admin pages listen, or `off`.
     pub admin: Option<String>,
     /// `--service`: `service.name`.
@@ -85,13 +88,15 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
     flags(&mut file, sources.flags, &mut findings);
     check(&file, &mut findings);
     let routes = routes(&file, &mut findings);
+    let templates =
+        templates("outbound.url_templates", &file.outbound.url_templates, Vec::new(), &mut findings);
     let export = export(&mut file, sources, &mut findings, &mut warnings);
     if !findings.is_empty() {
         return Err(findings.report(sources.file, &secrets));
     }
     warn(&file, &mut warnings);
     let effective = file.write().map(|written| write::document(&written)).unwrap_or_default();
-    Ok(Loaded { settings: settings(file, routes, export), effective, warnings })
+    Ok(Loaded { settings: settings(file, routes, templates, export), effective, warnings })
 }
 
 /// Notes a finding about a value that may come from anywhere; `path` is where the file would have it.
@@ -130,6 +135,11 @@ fn flags(file: &mut File, flags: &Flags, findings: &mut Findings) {
             }
         }
     }
+    if let Some(address) = text(&flags.proxy)
+        && let Some(listen) = parsed("--proxy", address, findings)
+    {
+        file.outbound.proxy = Some(listen);
+    }
     let listen = text(&flags.listen).map(|address| parsed("--listen", address, findings));
     let to = text(&flags.to).map(|url| parsed("--to", url, findings));
     match (listen, to) {
@@ -144,7 +154,7 @@ fn flags(file: &mut File, flags: &Flags, findings: &mut Findings) {
             let default = || At::elsewhere("--listen", SocketAddr::from(([0, 0, 0, 0], 8080)));
             let listen = listen.unwrap_or_else(|| Some(default()));
             if let (Some(listen), Some(to)) = (listen, to) {
-                file.inbound = vec![file::Inbound { listen, to }];
+                file.inbound = vec![file::Inbound { listen, to, trust: None }];
             }
         }
     }
@@ -216,6 +226,46 @@ fn addresses(file: &File, findings: &mut Findings) {
         }
         taken.insert(address, path);
     }
+    outbound(file, &mut taken, findings);
+}
+
+/// The listeners for the way out: no address twice, and none that stands for itself.
+fn outbound(file: &File, taken: &mut HashMap<SocketAddr, String>, findings: &mut Findings) {
+    let file::Outbound { proxy, mapped, transparent, intercept, .. } = &file.outbound;
+    let one = |path: &str, at: &Option<At<SocketAddr>>| at.clone().map(|at| (path.to_owned(), at));
+    let listeners = one("outbound.proxy", proxy).into_iter().chain(one("outbound.transparent", transparent));
+    let of_mapped = mapped
+        .iter()
+        .enumerate()
+        .map(|(index, mapped)| (format!("outbound.mapped[{index}].listen"), mapped.listen.clone()));
+    for (path, listen) in listeners.chain(of_mapped) {
+        if listen.value.port() == 0 || findings.touch(&path) {
+            continue;
+        }
+        if let Some(other) = taken.insert(listen.value, path.clone()) {
+            let message = format!("{} is already taken by {other}", listen.value);
+            wrong(findings, &listen, &path, message, "listen on another port");
+        }
+    }
+    for (index, mapped) in mapped.iter().enumerate() {
+        if calls_itself(mapped.listen.value, &mapped.to.value.to) {
+            let path = format!("outbound.mapped[{index}].to");
+            let message = format!("{} is this very listener", mapped.to.value.show());
+            wrong(findings, &mapped.to, &path, message, "write where the destination is");
+        }
+    }
+    let path = "outbound.intercept";
+    if !intercept.hosts.is_empty()
+        && (intercept.ca_certificate.is_none() || intercept.ca_key.is_none())
+        && !findings.touch(path)
+    {
+        findings.add(Problem {
+            subject: path.to_owned(),
+            message: "looks into TLS with no certificate authority to do it with".to_owned(),
+            place: None,
+            instead: "make one with `tracecar ca`, and write ca_certificate and ca_key".to_owned(),
+        });
+    }
 }
 
 fn calls_itself(listen: SocketAddr, to: &Upstream) -> bool {
@@ -241,7 +291,17 @@ fn routes(file: &File, findings: &mut Findings) -> Routes {
             Err(error) => wrong(findings, rule, "exclude.rules", error.to_string(), "write another pattern"),
         }
     }
-    let mut templates: Vec<_> = file.routes.iter().collect();
+    templates("routes", &file.routes, exclusions, findings)
+}
+
+/// The router of path templates, and what contradicts what.
+fn templates(
+    path: &str,
+    templates: &[At<Template>],
+    exclusions: Vec<Exclusion>,
+    findings: &mut Findings,
+) -> Routes {
+    let mut templates: Vec<_> = templates.iter().collect();
     for _ in 0..MAX_CONTRADICTIONS {
         let texts: Vec<&str> = templates.iter().map(|route| route.value.0.as_str()).collect();
         let (template, reason) = match Routes::new(&texts, exclusions.clone()) {
@@ -258,7 +318,7 @@ fn routes(file: &File, findings: &mut Findings) -> Routes {
             Some((_, other)) => format!("{} contradicts {}", quote(&template), quote(other)),
             None => format!("{} contradicts another route: {reason}", quote(&template)),
         };
-        wrong(findings, route, "routes", message, "remove one of the two, or give their parameters one name");
+        wrong(findings, route, path, message, "remove one of the two, or give their parameters one name");
     }
     Routes::default()
 }
@@ -369,6 +429,14 @@ fn endpoint(otlp: &file::Otlp, findings: &mut Findings) -> Option<Uri> {
 
 /// What works, but hardly as meant.
 fn warn(file: &File, warnings: &mut Vec<String>) {
+    let file::Outbound { proxy, mapped, transparent, clients, .. } = &file.outbound;
+    let listens = proxy.is_some() || !mapped.is_empty() || transparent.is_some();
+    if let Some(all) = clients.iter().find(|net| net.prefix_len() == 0).filter(|_| listens) {
+        warnings.push(format!(
+            "outbound.clients has {all}: anybody who reaches the listener can use it as a relay to wherever outbound.allow \
+             and outbound.deny let them"
+        ));
+    }
     if file.service.name.is_none() {
         warnings.push(
             "the service has no name, so its spans say unknown_service: give --service, OTEL_SERVICE_NAME or \
@@ -417,184 +485,4 @@ fn warn(file: &File, warnings: &mut Vec<String>) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use proptest::prelude::*;
-
-    use super::super::Inbound;
-    use super::*;
-
-    pub fn minimal() -> &'static str {
-        "inbound: [{ to: \"http://127.0.0.1:3000\" }]\n"
-    }
-
-    /// Loads with these variables and without flags, where standard output is no terminal.
-    pub fn load(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
-        load_with(text, variables, &Flags::default(), false)
-    }
-
-    fn load_with(
-        text: &str,
-        variables: &[(&str, &str)],
-        flags: &Flags,
-        terminal: bool,
-    ) -> Result<Loaded, Problems> {
-        let variable =
-            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        super::load(&Sources { file: Some(("t.yaml", text)), env: &variable, flags, terminal })
-    }
-
-    fn flags(to: &str, listen: &str) -> Flags {
-        Flags { to: Some(to.to_owned()), listen: Some(listen.to_owned()), ..Flags::default() }
-    }
-
-    #[test]
-    fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
-        let file = format!("{}service: {{ name: file }}\n", minimal());
-        let env = [("OTEL_SERVICE_NAME", "env")];
-        let flag = Flags { service: Some("flag".to_owned()), ..Flags::default() };
-        let name = |loaded: Result<Loaded, Problems>| loaded.unwrap().settings.startup.service.name;
-        assert_eq!(name(load_with(&file, &env, &flag, false)), "flag");
-        assert_eq!(name(load(&file, &env)), "env");
-        assert_eq!(name(load(&file, &[("OTEL_SERVICE_NAME", "")])), "file");
-        assert_eq!(name(load(minimal(), &[])), "unknown_service");
-    }
-
-    #[test]
-    fn a_service_without_a_name_is_warned_of_once() {
-        assert_eq!(load(minimal(), &[]).unwrap().warnings.len(), 1);
-        assert!(load(&format!("{}service: {{ name: a }}", minimal()), &[]).unwrap().warnings.is_empty());
-    }
-
-    #[test]
-    fn to_and_listen_replace_the_whole_of_inbound() {
-        let file = "inbound: [{ to: \"http://a:1\" }, { to: \"http://b:1\", listen: \"0.0.0.0:1\" }]";
-        let inbound =
-            |flags: &Flags| load_with(file, &[], flags, false).map(|loaded| loaded.settings.startup.inbound);
-        let listen: SocketAddr = "127.0.0.1:7000".parse().unwrap();
-        let given = inbound(&flags("http://c:3", "127.0.0.1:7000")).unwrap();
-        assert_eq!(given, [Inbound { listen, to: Upstream::parse("http://c:3").unwrap() }]);
-        let default = inbound(&flags("http://c:3", "")).unwrap();
-        assert_eq!((default.len(), default[0].listen), (1, "0.0.0.0:8080".parse().unwrap()));
-        let problems = inbound(&flags("", "127.0.0.1:7000")).unwrap_err().to_string();
-        assert!(problems.contains("--listen: ") && problems.contains("give --to"), "{problems}");
-        let problems = load_with("", &[], &flags("127.0.0.1:3000", ""), false).unwrap_err();
-        assert_eq!(problems.count(), 1, "{problems}");
-        assert!(problems.to_string().contains("--to: \"127.0.0.1:3000\" has no scheme\n  = write http://"));
-    }
-
-    #[test]
-    fn the_admin_pages_can_be_moved_and_switched_off() {
-        let admin = |text: &str| {
-            let flags = Flags { admin: Some(text.to_owned()), ..Flags::default() };
-            load_with(minimal(), &[], &flags, false).map(|loaded| loaded.settings.startup.admin)
-        };
-        assert_eq!(admin("0.0.0.0:9000").unwrap(), Some("0.0.0.0:9000".parse().unwrap()));
-        assert_eq!(admin("off").unwrap(), None);
-        assert!(admin("9000").is_err());
-    }
-
-    #[test]
-    fn without_otlp_traces_go_to_a_terminal_and_nowhere_else() {
-        let console = |text: &str, variables: &[(&str, &str)], terminal| {
-            let text = format!("{}{text}", minimal());
-            let loaded = load_with(&text, variables, &Flags::default(), terminal).unwrap();
-            loaded.settings.startup.export.console
-        };
-        let otlp = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c")];
-        assert_eq!(console("", &[], true), Some(Console::Tree { color: true }));
-        assert_eq!(console("", &[("NO_COLOR", "1")], true), Some(Console::Tree { color: false }));
-        assert_eq!(console("", &[], false), None);
-        assert_eq!(console("", &otlp, true), None);
-        assert_eq!(console("export: { console: on }", &otlp, false), Some(Console::Json));
-        assert_eq!(console("export: { console: off }", &[], true), None);
-        assert_eq!(console("", &[("OTEL_TRACES_EXPORTER", "console")], false), Some(Console::Json));
-    }
-
-    #[test]
-    fn what_hardly_works_as_meant_is_warned_of() {
-        let warned = |text: &str, part: &str| {
-            let text = format!("{}service: {{ name: a }}\n{text}", minimal());
-            let warnings = load(&text, &[]).unwrap().warnings;
-            assert!(warnings.len() == 1 && warnings[0].contains(part), "{text}: {warnings:?}");
-        };
-        warned("sampling: { ratio: 0.1 }", "sampling.ratio");
-        warned("url_query: { redact: known, allow: [a] }", "url_query.allow");
-        warned("export: { otlp: { endpoint: \"http://c:4318/v1/traces\" } }", "added once more");
-        warned("export: { otlp: { endpoint: \"http://c:4317\" } }", "grpc");
-        warned("export: { otlp: { headers: { x-key: \"${NONE}\" } } }", "x-key is empty");
-        warned("export: { otlp: { queue: { max_spans: 100 } } }", "100 spans");
-    }
-
-    #[test]
-    fn what_is_in_effect_shows_no_secrets() {
-        let text = format!(
-            "{}export: {{ otlp: {{ endpoint: \"https://me:hunter2@c/p?k=hunter2\", headers: {{ a: hunter2 }} }} }}",
-            minimal()
-        );
-        let loaded = load(&text, &[]).unwrap();
-        assert!(!loaded.effective.contains("hunter2"), "{}", loaded.effective);
-        assert!(!format!("{:?}", loaded.settings.startup.export.otlp.unwrap().headers).contains("hunter2"));
-    }
-
-    #[test]
-    fn a_hostile_file_ends_quickly_with_a_short_report() {
-        let unknown: String = (0..40_000).map(|index| format!("k{index}: 1\n")).collect();
-        let routes = format!("routes:\n{}", "  - /a/{x}\n".repeat(20_000));
-        let values = format!("{}routes: [{}]", minimal(), "no, ".repeat(40_000));
-        let variables = format!("log: \"{}\"", "${BIG}".repeat(100_000));
-        let big = "x".repeat(100_000);
-        for text in [unknown, routes, values, variables] {
-            let started = std::time::Instant::now();
-            let problems = load(&text, &[("BIG", &big)]).unwrap_err();
-            let (length, took) = (problems.to_string().len(), started.elapsed());
-            // Far more than it takes, so that a busy machine does not fail it; far less than what it guards against.
-            assert!(length < 100_000 && took.as_secs() < 20, "{length} bytes, {took:?}: {}", &text[..20]);
-        }
-    }
-
-    /// Text made of pieces of configuration, which gets further than arbitrary characters do.
-    fn pieces() -> impl Strategy<Value = String> {
-        let reference = file::reference();
-        let mut pieces: Vec<String> =
-            reference.split_inclusive([' ', '\n', ',', '{', '[']).map(str::to_owned).collect();
-        let marks = [
-            "\n", "\n  ", "\n    ", ": ", "- ", "[", "]", "{", "}", "&a ", "*a", "!!str ", "\"", "'", "${",
-            "}", "|\n", "\t", "🚗", "~", "? ", "\r", "\u{85}", "<<",
-        ];
-        pieces.extend(marks.map(str::to_owned));
-        prop::collection::vec(prop::sample::select(pieces), 0..60).prop_map(|pieces| pieces.concat())
-    }
-
-    /// The reference with one line changed, which gets furthest.
-    fn mutated() -> impl Strategy<Value = String> {
-        let lines: Vec<String> = file::reference().lines().map(str::to_owned).collect();
-        (0..lines.len(), any::<String>(), any::<bool>()).prop_map(move |(at, text, append)| {
-            let mut lines = lines.clone();
-            match append {
-                true => lines[at].push_str(&text),
-                false => {
-                    lines[at] = lines[at].split_inclusive(": ").next().unwrap_or_default().to_owned() + &text
-                }
-            }
-            lines.join("\n")
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(text in prop_oneof![any::<String>(), pieces(), mutated()], value in any::<String>()) {
-            let variable = |_: &str| Some(value.clone());
-            let flags = Flags { to: Some(text.clone()), admin: Some(value.clone()), ..Flags::default() };
-            for flags in [&Flags::default(), &flags] {
-                let sources = Sources { file: Some(("t.yaml", &text)), env: &variable, flags, terminal: true };
-                match super::load(&sources) {
-                    Ok(loaded) => {
-                        let again = load(&loaded.effective, &[]);
-                        prop_assert!(again.is_ok(), "{}\n{}", again.unwrap_err(), loaded.effective);
-                    }
-                    Err(problems) => prop_assert!(problems.count() > 0),
-                }
-            }
-        }
-    }
-}
+pub(super) mod tests;

@@ -9,19 +9,18 @@ use http::HeaderName;
 
 use super::OtlpProtocol;
 use super::file::{File, Otlp, Service};
-use super::leaf::{Compression, ConsoleMode, Count, Leaf, Ratio, SamplerName, Wrong};
+use super::leaf::{Compression, ConsoleMode, Count, Leaf, Propagator, Ratio, SamplerName, Wrong};
 use super::problem::quote;
 use super::value::{At, Map};
 use super::web::{AttributeName, Endpoint, MethodName, Secret};
-use crate::propagation::Format;
 
 /// Lays the variables over `file`, and notes in `warnings` those that are ignored.
 pub(super) fn overlay(file: &mut File, lookup: &dyn Fn(&str) -> Option<String>, warnings: &mut Vec<String>) {
     let mut env = Environment { lookup, warnings };
     service(&mut file.service, &mut env);
     sampling(file, &mut env);
-    if let Some(formats) = env.list("OTEL_PROPAGATORS", propagator) {
-        file.propagation.formats = formats.into_iter().flatten().collect();
+    if let Some(formats) = env.list("OTEL_PROPAGATORS", name::<Propagator>) {
+        file.propagation.formats = formats;
     }
     if let Some(methods) = env.list("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", leaf::<MethodName>) {
         file.known_methods = methods;
@@ -104,14 +103,6 @@ fn truth(text: &str) -> Result<bool, String> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(format!("{} is neither true nor false", quote(text))),
-    }
-}
-
-/// A format, or nothing for `none` (PROP-1).
-fn propagator(text: &str) -> Result<Option<Format>, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "none" => Ok(None),
-        other => leaf(other).map(Some),
     }
 }
 
@@ -417,8 +408,9 @@ mod tests {
                 loaded.effective.lines().find(|line| line.contains("formats:")).unwrap().trim().to_owned();
             (line, loaded.warnings.len())
         };
-        assert_eq!(formats("baggage, baggage,xray"), ("formats: [baggage]".to_owned(), 2));
-        assert_eq!(formats("none"), ("formats: []".to_owned(), 1));
+        assert_eq!(formats("baggage, baggage,ot"), ("formats: [baggage]".to_owned(), 2));
+        assert_eq!(formats("XRay,sentry-trace"), ("formats: [xray, sentry-trace]".to_owned(), 1));
+        assert_eq!(formats("none"), ("formats: [none]".to_owned(), 1));
         assert_eq!(formats("ottrace"), ("formats: [tracecontext, baggage]".to_owned(), 2));
     }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::leaf::{Bytes, Compression, ConsoleMode, Count, Ratio, Redact, SamplerName, Wait};
+use super::leaf::{Bytes, Compression, ConsoleMode, Count, Propagator, Ratio, Redact, SamplerName, Wait};
 use super::reader::{Given, Reader};
 use super::value::{At, Field, Keys, Kind, Map, Section, Value};
 use super::web::{AgentGlob, AttributeName, Endpoint, LogLevels, MethodName, PathGlob, Secret, Template};
 use super::write::{self, Written};
-use super::{HalfClose, LogFormat, OtlpProtocol, Upstream};
-use crate::propagation::{Format, Generate};
+use super::{HalfClose, LogFormat, OtlpProtocol, Trust, Upstream};
+use crate::propagation::Generate;
 
 /// Declares a mapping with known keys. A key is `name: type = default`, where the default is YAML, `null` for a key
 /// that may be absent, or `required`; `like` adds an example for the reference.
@@ -25,7 +25,7 @@ macro_rules! section {
     }) => {
         $(#[doc = $about])+
         #[derive(Clone, Debug, PartialEq)]
-        pub(super) struct $section { $( $(#[doc = $doc])+ pub $key: $type, )+ }
+        pub(in crate::config) struct $section { $( $(#[doc = $doc])+ pub $key: $type, )+ }
 
         impl Keys for $section {
             const SECTION: &'static Section = &Section {
@@ -65,6 +65,10 @@ macro_rules! section {
     (@example $text:literal) => { Some($text) };
 }
 
+mod way_out;
+
+pub(super) use self::way_out::{Lineage, Outbound};
+
 section! {
     /// The whole file.
     File {
@@ -73,6 +77,10 @@ section! {
         service: Service = "{}",
         /// Where callers are listened to, and where the service is. `--to` and `--listen` replace all of it.
         inbound: Vec<Inbound> = "[]",
+        /// The way out: what the service calls.
+        outbound: Outbound = "{}",
+        /// How the request that caused a call is found, for services that forward nothing.
+        lineage: Lineage = "{}",
         /// What is passed on without a trace: requests that nobody wants to find again.
         exclude: Exclude = "{}",
         /// Path templates that name spans, such as `/models/{id}` and `/files/{*rest}`. Without one a span is named
@@ -127,8 +135,10 @@ section! {
     Inbound {
         /// Address and port to listen on. 0.0.0.0 takes callers from anywhere; port 0 takes any free port.
         listen: At<SocketAddr> = "0.0.0.0:8080",
-        /// The service: http://host:port, or h2c://host:port for HTTP/2 without TLS.
+        /// The service: http://host:port, h2c://host:port for HTTP/2 without TLS, or https://host:port.
         to: At<Upstream> = required like "http://127.0.0.1:3000",
+        /// What callers' trace contexts are worth here, in place of `propagation.trust`.
+        trust: Option<Trust> = "null" like "restart",
     }
 }
 
@@ -158,8 +168,16 @@ section! {
     /// Which headers carry a trace.
     Propagation {
         /// Formats that are read and written, in order; where several are sent the last one wins
-        /// (`OTEL_PROPAGATORS`).
-        formats: Vec<Format> = "[tracecontext, baggage]",
+        /// (`OTEL_PROPAGATORS`). There are tracecontext, baggage, b3, b3multi, jaeger, xray, datadog, sentry-trace, and
+        /// none.
+        formats: Vec<Propagator> = "[tracecontext, baggage]",
+        /// Other formats for requests to the service.
+        inbound: Directed = "{}",
+        /// Other formats for the service's calls.
+        outbound: Directed = "{}",
+        /// What callers' trace contexts are worth; the first entry with the caller's network counts. Any is continued
+        /// where none does.
+        trust: Vec<TrustRule> = "[]",
         /// Ids that people and logs pass around beside the trace id.
         correlation: Correlation = "{}",
         /// Sends the trace id back in `Server-Timing`, where browsers' tools show it.
@@ -169,6 +187,27 @@ section! {
         /// Adds `Via: 1.1 tracecar` to requests. RFC 9110 asks it of a proxy, but nginx stops compressing for requests
         /// that carry it, so it is off.
         via: bool = "false",
+    }
+}
+
+section! {
+    /// Formats of one direction.
+    Directed {
+        /// Formats that are read, in order; the last one that was sent wins. `formats` if not given.
+        extract: Option<Vec<Propagator>> = "null" like "[b3, tracecontext]",
+        /// Formats that are written, all of them. `formats` if not given.
+        inject: Option<Vec<Propagator>> = "null" like "[tracecontext, b3]",
+    }
+}
+
+section! {
+    /// What the trace contexts of some callers are worth.
+    TrustRule {
+        /// The callers' networks.
+        from: Vec<IpNet> = required like "[0.0.0.0/0, \"::/0\"]",
+        /// continue goes on with their traces; sample does so, but decides by itself which to keep; restart begins a new
+        /// trace that is linked to theirs.
+        policy: Trust = "continue",
     }
 }
 

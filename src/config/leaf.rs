@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::problem::quote;
-use super::{HalfClose, LogFormat, OtlpProtocol};
+use super::{HalfClose, LogFormat, OtlpProtocol, Trust};
+use crate::exchange::Method;
 use crate::propagation::{Format, Generate};
 
 /// Longest wait that can be set: a deadline that far ahead never overflows a clock.
@@ -116,6 +117,10 @@ pub(super) enum ConsoleMode {
     Off,
 }
 
+/// A format, or none for `none`, as `OTEL_PROPAGATORS` has them (PROP-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Propagator(pub Option<Format>);
+
 names! {
     SamplerName {
         "always_on" => SamplerName::AlwaysOn,
@@ -131,7 +136,24 @@ names! {
     OtlpProtocol { "http/protobuf" => OtlpProtocol::HttpProtobuf, "grpc" => OtlpProtocol::Grpc }
     HalfClose { "serve" => HalfClose::Serve, "cancel" => HalfClose::Cancel }
     LogFormat { "json" => LogFormat::Json, "text" => LogFormat::Text }
-    Format { "tracecontext" => Format::TraceContext, "baggage" => Format::Baggage }
+    Propagator {
+        "tracecontext" => Propagator(Some(Format::TraceContext)),
+        "baggage" => Propagator(Some(Format::Baggage)),
+        "b3" => Propagator(Some(Format::B3)),
+        "b3multi" => Propagator(Some(Format::B3Multi)),
+        "jaeger" => Propagator(Some(Format::Jaeger)),
+        "xray" => Propagator(Some(Format::XRay)),
+        "datadog" => Propagator(Some(Format::Datadog)),
+        "sentry-trace" => Propagator(Some(Format::SentryTrace)),
+        "none" => Propagator(None),
+    }
+    Trust { "continue" => Trust::Continue, "sample" => Trust::Sample, "restart" => Trust::Restart }
+    Method {
+        "correlation" => Method::Correlation,
+        "token" => Method::Token,
+        "process" => Method::Process,
+        "sole" => Method::Sole,
+    }
     Generate { "trace_id" => Generate::TraceId, "uuidv7" => Generate::UuidV7 }
 }
 

@@ -22,7 +22,7 @@ mod value;
 mod web;
 mod write;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,9 @@ pub use self::check::{Flags, Loaded, Sources, load};
 pub use self::file::reference;
 pub use self::leaf::parse_duration;
 pub use self::problem::Problems;
-use crate::exchange::{QueryRedaction, Routes, Sampler};
+use crate::exchange::{Destinations, LineageRules, QueryRedaction, Routes, Sampler};
 use crate::propagation::{CorrelationRules, Propagation};
+use crate::wire::egress::{EgressRules, Target};
 
 /// Everything the program needs to run.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub struct Startup {
     pub service: Service,
     /// Listeners for requests to the service; at least one.
     pub inbound: Vec<Inbound>,
+    /// Listeners for the service's own calls; `None` where there are none.
+    pub outbound: Option<Outbound>,
     /// Where the admin pages listen; `None` switches them off.
     pub admin: Option<SocketAddr>,
     /// Whether `/readyz` asks for the service's port to accept connections.
@@ -87,6 +90,61 @@ pub struct Inbound {
     pub listen: SocketAddr,
     /// The service.
     pub to: Upstream,
+    /// What callers' contexts are worth here; `None` asks [`Live::trust`].
+    pub trust: Option<Trust>,
+}
+
+/// The way out of the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbound {
+    /// Listens as a forward proxy.
+    pub proxy: Option<SocketAddr>,
+    /// Listeners that stand for one destination each.
+    pub mapped: Vec<Mapped>,
+    /// Listens for redirected connections.
+    pub transparent: Option<SocketAddr>,
+    /// PEM file with certificates that destinations may be verified with, beside the system's.
+    pub certificate: Option<PathBuf>,
+    /// PEM files with certificate and key of the local CA, where TLS is looked into.
+    pub authority: Option<(PathBuf, PathBuf)>,
+}
+
+/// A listener that stands for one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Address to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The destination.
+    pub to: BaseUrl,
+    /// What people call it.
+    pub name: Option<Arc<str>>,
+}
+
+/// A destination, and what goes before the path of each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// Where it is.
+    pub to: Upstream,
+    /// Begins with a slash and does not end with one; empty where there is none.
+    pub path: String,
+}
+
+impl std::fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.to, self.path)
+    }
+}
+
+/// What the trace context of a caller is worth (CTX-14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Its trace goes on, and its decision to sample is followed.
+    #[default]
+    Continue,
+    /// Its trace goes on, and we decide which to sample: a stranger cannot run up the bill.
+    Sample,
+    /// A new trace begins, with a link to the caller's.
+    Restart,
 }
 
 /// Where a service listens.
@@ -98,6 +156,8 @@ pub struct Upstream {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Where to connect instead of resolving `host`, which stays the name that a certificate has to have.
+    pub address: Option<IpAddr>,
 }
 
 impl std::fmt::Display for Upstream {
@@ -116,6 +176,8 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 without TLS, by prior knowledge (`h2c://`).
     H2c,
+    /// HTTP/2 or HTTP/1.1 with TLS, whichever the service chooses (`https://`).
+    Https,
 }
 
 /// What each request reads. A request sees one version of it, from first byte to last.
@@ -125,8 +187,20 @@ pub struct Live {
     pub routes: Routes,
     /// Whether an excluded request that fails is recorded after all.
     pub keep_failures: bool,
-    /// Trace context formats.
+    /// Trace context formats, between callers and the service.
     pub propagation: Propagation,
+    /// What callers' contexts are worth, by network; the first match counts.
+    pub trust: Vec<(Vec<IpNet>, Trust)>,
+    /// Whom the service may call, and who may call through us.
+    pub egress: Arc<EgressRules>,
+    /// What is special about destinations.
+    pub destinations: Destinations,
+    /// Destinations whose TLS is looked into.
+    pub intercept: Vec<Target>,
+    /// How the parents of calls are found.
+    pub lineage: LineageRules,
+    /// How long a look into the process table may take; zero never looks.
+    pub process_budget: Duration,
     /// Correlation ids; `None` where they are off.
     pub correlation: Option<CorrelationRules>,
     /// Whether the trace id goes back in `Server-Timing` (CTX-40).
@@ -147,6 +221,15 @@ pub struct Live {
     pub half_close: HalfClose,
     /// Bounds on every wait.
     pub timeouts: Timeouts,
+}
+
+impl Live {
+    /// What the context of a caller at `peer` is worth.
+    pub fn trust_of(&self, peer: std::net::IpAddr) -> Trust {
+        let peer = peer.to_canonical();
+        let within = |(nets, _): &&(Vec<IpNet>, Trust)| nets.iter().any(|net| net.contains(&peer));
+        self.trust.iter().find(within).map_or(Trust::Continue, |(_, trust)| *trust)
+    }
 }
 
 /// What a caller means by closing its sending side while it waits for a response.

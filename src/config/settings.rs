@@ -1,16 +1,23 @@
 //! From a checked file to [`Settings`]: a translation that cannot fail.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::file::{self, File};
-use super::leaf::{Redact, SamplerName};
+use super::leaf::{Propagator, Redact, SamplerName};
 use super::value::Map;
-use super::{AccessLog, Export, Inbound, Live, Service, Settings, Startup, Timeouts};
-use crate::exchange::{QueryRedaction, Root, Routes, Sampler};
-use crate::propagation::{CorrelationRules, Propagation};
+use super::{AccessLog, Export, Inbound, Live, Mapped, Outbound, Service, Settings, Startup, Timeouts};
+use crate::exchange::{Destination, Destinations, LineageRules, QueryRedaction, Root, Routes, Sampler};
+use crate::propagation::{CorrelationRules, Format, Propagation};
+use crate::wire::egress::EgressRules;
 
-/// What the program runs on. `routes` and `export` were made from the file when they were checked.
-pub(super) fn settings(file: File, routes: Routes, export: Export) -> Settings {
+/// What the program runs on. `routes`, `templates` and `export` were made from the file when they were checked.
+pub(super) fn settings(file: File, routes: Routes, templates: Routes, export: Export) -> Settings {
+    let inwards = propagation(&file.propagation, &file.propagation.inbound);
+    let outwards = propagation(&file.propagation, &file.propagation.outbound);
+    let destinations = destinations(&file.outbound, &outwards, templates);
+    let trust = file.propagation.trust.iter().map(|rule| (rule.from.clone(), rule.policy)).collect();
+    let startup_outbound = outbound(&file.outbound);
     let timeouts = Timeouts {
         detection: file.timeouts.detection.0,
         request_header: file.timeouts.request_header.0,
@@ -26,7 +33,18 @@ pub(super) fn settings(file: File, routes: Routes, export: Export) -> Settings {
     let live = Live {
         routes,
         keep_failures: file.exclude.keep_failures,
-        propagation: Propagation::new(file.propagation.formats),
+        propagation: inwards,
+        trust,
+        egress: Arc::new(EgressRules {
+            allow: file.outbound.allow,
+            deny: file.outbound.deny,
+            connect_ports: file.outbound.connect_ports,
+            clients: file.outbound.clients,
+        }),
+        destinations,
+        intercept: file.outbound.intercept.hosts,
+        process_budget: file.lineage.process_budget,
+        lineage: lineage(file.lineage),
         correlation,
         server_timing: file.propagation.server_timing,
         traceresponse: file.propagation.traceresponse,
@@ -46,7 +64,10 @@ pub(super) fn settings(file: File, routes: Routes, export: Export) -> Settings {
     let file::AccessLog { enabled, format, path } = file.access_log;
     let startup = Startup {
         service: service(file.service),
-        inbound: inbound.map(|one| Inbound { listen: one.listen.value, to: one.to.value }).collect(),
+        inbound: inbound
+            .map(|one| Inbound { listen: one.listen.value, to: one.to.value, trust: one.trust })
+            .collect(),
+        outbound: startup_outbound,
         admin: file.admin.enabled.then_some(file.admin.listen.value),
         ready_needs_upstream: file.admin.ready_needs_upstream,
         workers: file.runtime.workers.0,
@@ -56,6 +77,66 @@ pub(super) fn settings(file: File, routes: Routes, export: Export) -> Settings {
         log: file.log.0,
     };
     Settings { startup, live }
+}
+
+fn propagation(all: &file::Propagation, direction: &file::Directed) -> Propagation {
+    let or_all = |given: &Option<Vec<_>>| formats(given.as_ref().unwrap_or(&all.formats));
+    Propagation::new(or_all(&direction.extract), or_all(&direction.inject))
+}
+
+fn formats(given: &[Propagator]) -> Vec<Format> {
+    given.iter().filter_map(|one| one.0).collect()
+}
+
+fn outbound(outbound: &file::Outbound) -> Option<Outbound> {
+    let file::Outbound { proxy, mapped, transparent, certificate, intercept, .. } = outbound;
+    if proxy.is_none() && mapped.is_empty() && transparent.is_none() {
+        return None;
+    }
+    let authority = match (&intercept.ca_certificate, &intercept.ca_key) {
+        (Some(certificate), Some(key)) if !intercept.hosts.is_empty() => {
+            Some((certificate.value.clone(), key.value.clone()))
+        }
+        _ => None,
+    };
+    let mapped = mapped.iter().map(|mapped| Mapped {
+        listen: mapped.listen.value,
+        to: mapped.to.value.clone(),
+        name: mapped.name.as_deref().map(Into::into),
+    });
+    Some(Outbound {
+        proxy: proxy.as_ref().map(|at| at.value),
+        mapped: mapped.collect(),
+        transparent: transparent.as_ref().map(|at| at.value),
+        certificate: certificate.clone(),
+        authority,
+    })
+}
+
+fn destinations(outbound: &file::Outbound, propagation: &Propagation, templates: Routes) -> Destinations {
+    let listed = outbound.destinations.iter().map(|one| {
+        let or = |given: &Option<Vec<_>>, all: &[Format]| given.as_deref().map_or(all.to_vec(), formats);
+        let propagation = Propagation::new(
+            or(&one.extract, propagation.extracted()),
+            or(&one.inject, propagation.injected()),
+        );
+        let name = one.name.as_deref().map(Into::into);
+        let destination = Destination { name, propagation, strip: one.strip, traced: one.trace };
+        (one.host.clone(), Arc::new(destination))
+    });
+    let other = Destination { name: None, propagation: propagation.clone(), strip: false, traced: true };
+    Destinations { listed: listed.collect(), other: Arc::new(other), templates }
+}
+
+fn lineage(lineage: file::Lineage) -> LineageRules {
+    LineageRules {
+        methods: lineage.methods,
+        identity_headers: lineage.identity_headers,
+        token_headers: lineage.token_headers,
+        tail: lineage.tail,
+        background_window: lineage.background_window,
+        json_fields: lineage.json_fields,
+    }
 }
 
 fn sampler(sampling: &file::Sampling) -> Sampler {

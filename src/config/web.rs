@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use super::leaf::{Leaf, Wrong, wrong};
 use super::problem::quote;
-use super::{Upstream, UpstreamProtocol};
+use super::{BaseUrl, Upstream, UpstreamProtocol};
 use crate::exchange::{Exclusion, RouteError, Routes};
+use crate::wire::egress::{PortRange, Target, TargetError};
 
 impl Leaf for Upstream {
     const WHAT: &'static str = "where the service listens, such as http://127.0.0.1:3000";
@@ -27,13 +28,9 @@ impl Leaf for Upstream {
         let protocol = match scheme.to_ascii_lowercase().as_str() {
             "http" => UpstreamProtocol::Http1,
             "h2c" => UpstreamProtocol::H2c,
-            "https" => {
-                let instead =
-                    format!("write http://{}, if the service speaks it there too", short(authority));
-                return wrong("https:// to the service is not supported yet", instead);
-            }
+            "https" => UpstreamProtocol::Https,
             _ => {
-                let instead = "write http:// for HTTP/1.1, or h2c:// for HTTP/2 without TLS";
+                let instead = "write http:// for HTTP/1.1, h2c:// for HTTP/2 without TLS, or https://";
                 return wrong(format!("{shown} has a scheme that is not known"), instead);
             }
         };
@@ -51,6 +48,7 @@ impl Leaf for Upstream {
         let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
         let after_host = &authority[parsed.host().len()..];
         let port = match after_host.strip_prefix(':') {
+            None if protocol == UpstreamProtocol::Https => 443,
             None => 80,
             Some(port) => match port.parse() {
                 Ok(port) if port > 0 => port,
@@ -60,14 +58,63 @@ impl Leaf for Upstream {
         if host.is_empty() || host.contains('%') {
             return wrong(invalid(), instead);
         }
-        Ok(Self { protocol, host: host.to_owned(), port })
+        Ok(Self { protocol, host: host.to_owned(), port, address: None })
     }
 
     fn show(&self) -> String {
         match self.protocol {
             UpstreamProtocol::Http1 => format!("http://{self}"),
             UpstreamProtocol::H2c => format!("h2c://{self}"),
+            UpstreamProtocol::Https => format!("https://{self}"),
         }
+    }
+}
+
+impl Leaf for BaseUrl {
+    const WHAT: &'static str = "a destination such as https://preprocessing.internal/base";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let after_scheme = text.find("://").map_or(0, |at| at + 3);
+        let path_at = text[after_scheme..].find(['/', '?', '#']).map_or(text.len(), |at| at + after_scheme);
+        let (to, path) = text.split_at(path_at);
+        let to = Upstream::parse(to)?;
+        let path = path.trim_end_matches('/');
+        if path.contains(['?', '#']) {
+            let instead = "leave the query out: each request brings its own";
+            return wrong(format!("{} has a query", quote(text)), instead);
+        }
+        if !path.is_empty() && path.parse::<http::uri::PathAndQuery>().is_err() {
+            return wrong(format!("{} has a path that is not one", quote(text)), "percent-encode it");
+        }
+        Ok(Self { to, path: path.to_owned() })
+    }
+
+    fn show(&self) -> String {
+        self.to.show() + &self.path
+    }
+}
+
+impl Leaf for Target {
+    const WHAT: &'static str = "a destination such as api.example.com, *.internal, 10.0.0.0/8 or *:25";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        text.parse().or_else(|error: TargetError| wrong(error.to_string(), format!("write {}", Self::WHAT)))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Leaf for PortRange {
+    const WHAT: &'static str = "a port such as 443, or ports such as 1024-65535";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        text.parse().or_else(|error: TargetError| wrong(error.to_string(), format!("write {}", Self::WHAT)))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -360,6 +407,10 @@ mod tests {
         let (http, h2c) = (UpstreamProtocol::Http1, UpstreamProtocol::H2c);
         assert_eq!(parse("http://127.0.0.1:3000"), Ok((http, "127.0.0.1".to_owned(), 3000)));
         assert_eq!(parse("h2c://app:50051/"), Ok((h2c, "app".to_owned(), 50051)));
+        assert_eq!(
+            parse("https://api.example"),
+            Ok((UpstreamProtocol::Https, "api.example".to_owned(), 443))
+        );
         assert_eq!(parse("http://[::1]:80"), Ok((http, "::1".to_owned(), 80)));
         assert_eq!(parse("http://app"), Ok((http, "app".to_owned(), 80)));
         assert_eq!(Upstream::parse("http://[::1]:81").map(|to| to.show()).as_deref(), Ok("http://[::1]:81"));
@@ -370,7 +421,7 @@ mod tests {
         let cases = [
             ("127.0.0.1:3000", "write http://127.0.0.1:3000"),
             ("3000", "write http://127.0.0.1:3000"),
-            ("https://app:443", "write http://app:443"),
+            ("https://app:443/api", "write https://app:443;"),
             ("http://app:3000/api", "write http://app:3000;"),
             ("ftp://app:3000", "write http://"),
             ("http://app:0", "write http://127.0.0.1:3000"),

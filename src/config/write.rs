@@ -130,9 +130,12 @@ fn described(field: &Field, shown: Shown, depth: usize) -> Vec<String> {
             lines.extend(inner.map(|line| format!("  {line}")));
         }
         (Kind::List(item), default, _) if let Kind::Section(section) = *item => {
-            let example = list_example(name, section, depth);
-            // A key without a default is what the user has to say, so that it is no comment.
-            match section.fields.iter().any(|field| field.default.is_none()) {
+            // A key without a default is what the user has to say, so that it is no comment; but only at the top, for
+            // nobody has to say more than that.
+            let said = depth == 0 && section.fields.iter().any(|field| field.default.is_none());
+            let example =
+                list_example(name, section, if said { Shown::Default } else { Shown::Example }, depth);
+            match said {
                 true => lines.extend(example),
                 false => {
                     lines.extend(default);
@@ -153,10 +156,10 @@ fn described(field: &Field, shown: Shown, depth: usize) -> Vec<String> {
 }
 
 /// A list with one item that shows all keys that an item can have.
-fn list_example(name: &str, section: &Section, depth: usize) -> Vec<String> {
+fn list_example(name: &str, section: &Section, shown: Shown, depth: usize) -> Vec<String> {
     let mut lines = vec![format!("{name}:")];
     let mut dash = "- ";
-    for line in section.fields.iter().flat_map(|field| described(field, Shown::Example, depth + 2)) {
+    for line in section.fields.iter().flat_map(|field| described(field, shown, depth + 2)) {
         // The dash belongs to the first key, below the comment about it.
         let before = match line.starts_with('#') && !dash.trim().is_empty() {
             true => "",
