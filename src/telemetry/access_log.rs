@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::lines::Lines;
 use super::words;
 use crate::config::{self, LogFormat};
-use crate::exchange::{Outcome, Record, Sink, Text};
+use crate::exchange::{Outcome, Record, Side, Sink, Text};
 use crate::stats::{Kind, Row};
 
 /// Bytes that are gathered before they are handed over in the middle of a batch.
@@ -97,10 +97,17 @@ impl Sink for AccessLogSink {
 #[derive(Debug, Serialize)]
 struct Line<'r> {
     time: String,
+    side: &'static str,
     trace_id: String,
     span_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_span_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lineage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lineage_confidence: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_id: Option<&'r str>,
     sampled: bool,
@@ -127,11 +134,15 @@ struct Line<'r> {
     fault: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'r str>,
     duration_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     dns_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_first_byte_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,7 +153,8 @@ struct Line<'r> {
     stream: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
-    peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'r str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -156,9 +168,13 @@ impl<'r> Line<'r> {
         let milliseconds = |duration: Option<Duration>| duration.map(words::milliseconds);
         Self {
             time: words::rfc3339(record.started_at, 3),
+            side: record.side.as_str(),
             trace_id: record.identity.trace_id.to_string(),
             span_id: record.identity.span_id.to_string(),
             parent_span_id: record.identity.parent.map(|parent| parent.to_string()),
+            lineage: record.ancestry.map(|ancestry| ancestry.method),
+            lineage_confidence: record.ancestry.map(|ancestry| ancestry.confidence),
+            destination: record.destination.as_deref(),
             correlation_id: said(record.correlation),
             sampled: record.identity.sampled(),
             method: request.map(|request| request.method.as_str()),
@@ -176,16 +192,18 @@ impl<'r> Line<'r> {
             error_type: record.error_type().map(Into::into),
             fault: record.fault().map(|fault| fault.as_str()),
             detail: said(record.detail),
+            note: said(record.note),
             duration_ms: words::milliseconds(record.timings.total),
             dns_ms: milliseconds(record.timings.dns),
             connect_ms: milliseconds(record.timings.connect),
+            tls_ms: milliseconds(record.timings.tls),
             upstream_first_byte_ms: milliseconds(record.timings.upstream_first_byte()),
             proxy_ms: milliseconds(record.timings.proxy()),
             request_bytes: record.request_bytes,
             response_bytes: record.response_bytes,
             stream: record.stream.map(|stream| stream.as_str()),
             client: request.map(|request| request.client.to_string()),
-            peer: record.peer.to_string(),
+            peer: record.peer.map(|peer| peer.to_string()),
             user_agent: request.and_then(|request| request.user_agent).map(|agent| record.text(agent)),
             excluded: record.excluded,
         }
@@ -215,6 +233,7 @@ fn text_line(line: &Line<'_>) -> String {
             out.extend([" ", name, "=", &words::escaped(value, false)]);
         }
     };
+    word("side", Some(line.side).filter(|side| *side != Side::Inbound.as_str()));
     word("protocol", line.protocol);
     word("outcome", Some(line.outcome).filter(|outcome| *outcome != Outcome::Complete.as_str()));
     word("error", line.error_type.as_deref());
@@ -223,10 +242,12 @@ fn text_line(line: &Line<'_>) -> String {
     word("route", line.route);
     word("authority", line.authority);
     word("client", line.client.as_deref());
-    word("peer", Some(&line.peer));
+    word("destination", line.destination);
+    word("peer", line.peer.as_deref());
     word("trace", Some(&line.trace_id));
     word("span", Some(&line.span_id));
     word("parent", line.parent_span_id.as_deref());
+    word("lineage", line.lineage);
     word("correlation", line.correlation_id);
     word("sampled", (!line.sampled).then_some("no"));
     word("excluded", line.excluded.then_some("yes"));
@@ -235,6 +256,7 @@ fn text_line(line: &Line<'_>) -> String {
     for (name, value) in [
         ("dns", line.dns_ms),
         ("connect", line.connect_ms),
+        ("tls", line.tls_ms),
         ("upstream", line.upstream_first_byte_ms),
         ("proxy", line.proxy_ms),
     ] {
@@ -242,7 +264,7 @@ fn text_line(line: &Line<'_>) -> String {
             push(&mut out, format_args!(" {name}={value}ms"));
         }
     }
-    for (name, value) in [("agent", line.user_agent), ("detail", line.detail)] {
+    for (name, value) in [("agent", line.user_agent), ("detail", line.detail), ("note", line.note)] {
         if let Some(value) = value {
             out.extend([" ", name, "=\"", &words::escaped(value, true), "\""]);
         }
@@ -263,7 +285,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::exchange::sample;
+    use crate::exchange::{sample, sample_call};
 
     /// Longer than any test may take.
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -312,7 +334,7 @@ mod tests {
         let line = logged(LogFormat::Json, [sample()]);
         let value: Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
-            "time": "2027-01-15T08:00:00.000Z",
+            "time": "2027-01-15T08:00:00.000Z", "side": "inbound",
             "trace_id": "ab".repeat(16), "span_id": "cd".repeat(8), "correlation_id": "abc-1", "sampled": true,
             "method": "GET", "scheme": "http", "authority": "shop.example:8080",
             "path": "/items/42", "query": "sig=REDACTED", "route": "/items/{id}", "protocol": "HTTP/1.1",
@@ -322,6 +344,25 @@ mod tests {
             "client": "203.0.113.9", "peer": "127.0.0.1:50000", "user_agent": "curl/8",
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_line_about_a_call_says_where_it_went_and_how_its_cause_was_found() {
+        let line = logged(LogFormat::Json, [sample_call()]);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        for (key, expected) in [
+            ("side", "outbound"),
+            ("destination", "stock"),
+            ("lineage", "token"),
+            ("authority", "stock.example"),
+            ("peer", "192.0.2.1:443"),
+            ("error_type", "404"),
+            ("fault", "client"),
+        ] {
+            assert_eq!(value[key], expected, "{key}");
+        }
+        let text = logged(LogFormat::Text, [sample_call()]);
+        assert!(text.contains(" side=outbound ") && text.contains(" lineage=token "), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::words;
 use crate::config;
-use crate::exchange::{Record, Sink, semconv};
+use crate::exchange::{Link, Record, Side, Sink, semconv};
 
 mod tree;
 
@@ -198,6 +198,15 @@ struct JsonSpan<'r> {
     duration_ns: u64,
     status: &'static str,
     attributes: Map<String, Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    links: Vec<JsonLink>,
+}
+
+/// A link of a span.
+#[derive(Serialize)]
+struct JsonLink {
+    trace_id: String,
+    span_id: String,
 }
 
 impl<'r> JsonSpan<'r> {
@@ -207,13 +216,23 @@ impl<'r> JsonSpan<'r> {
             span_id: record.identity.span_id.to_string(),
             parent_span_id: record.identity.parent.map(|parent| parent.to_string()),
             name: semconv::span_name(record),
-            kind: "SERVER",
+            kind: match record.side {
+                Side::Inbound => "SERVER",
+                Side::Outbound => "CLIENT",
+            },
             service,
             start: words::rfc3339(record.started_at, 9),
             duration_ns: record.timings.total.as_nanos().try_into().unwrap_or(u64::MAX),
             status: if record.failed() { "ERROR" } else { "UNSET" },
             attributes: attributes(record),
+            links: record.links.iter().map(JsonLink::of).collect(),
         }
+    }
+}
+
+impl JsonLink {
+    fn of(link: &Link) -> Self {
+        Self { trace_id: link.trace_id.to_string(), span_id: link.span_id.to_string() }
     }
 }
 
@@ -237,7 +256,7 @@ mod tests {
     use opentelemetry::trace::SpanId;
 
     use super::*;
-    use crate::exchange::{Outcome, Stream, sample};
+    use crate::exchange::{Outcome, Stream, sample, sample_call};
 
     /// What was written so far.
     #[derive(Clone, Default)]
@@ -321,6 +340,20 @@ upstream_refused: cannot connect to 127.0.0.1:3000\\u{1b}[2J
 ";
         let shown = page.take();
         assert_eq!(shown, expected, "\n{shown}");
+    }
+
+    #[test]
+    fn a_call_shows_whom_it_asked_and_how_its_cause_was_found() {
+        let (console, page) = console(false);
+        let mut call = sample_call();
+        call.identity.parent = Some(sample().identity.span_id);
+        call.identity.span_id = SpanId::from_bytes([9; 8]);
+        show(&console, "shop", sample());
+        show(&console, "shop", call);
+        console.finish();
+        let shown = page.take();
+        let line = shown.lines().find(|line| line.starts_with("└─ shop")).unwrap();
+        assert!(line.contains("stock/items/42?sig=REDACTED  404") && line.ends_with("← token"), "{shown}");
     }
 
     #[test]

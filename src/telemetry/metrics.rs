@@ -2,38 +2,34 @@
 //!
 //! * `http_server_request_duration_seconds`: the conventions' one histogram of requests (MET-1, MET-9, MET-11).
 //!   Streams stay out of it: how long a caller stays subscribed says nothing about latency.
+//! * `http_client_request_duration_seconds`: the same of calls (MET-2). Tunnels stay out of it, too.
 //! * `tracecar_…`: what the conventions have no name for.
 //!
 //! Nothing a caller sends becomes a label as it is: methods are normalised (MET-12), paths and hosts are left out
 //! (MET-10), and where the number of label sets is not bounded by our own words, it is capped.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::Method;
-use opentelemetry::trace::{SpanId, TraceId};
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabel, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+mod labels;
+mod rows;
+
+use self::labels::{CallLabels, Ids, RequestLabels};
+use self::rows::Rows;
 use super::exposition::{Exposition, text_from_openmetrics};
 use crate::config::Service;
-use crate::exchange::{Outcome, Record, RequestFacts, Sink, Stream, semconv};
-use crate::stats::{Kind, Row};
+use crate::exchange::{Outcome, Record, Side, Sink, Stream};
+use crate::stats::Row;
 
 /// Seconds; what the conventions recommend (MET-9).
 const REQUEST_BUCKETS: [f64; 14] =
@@ -61,6 +57,8 @@ struct Inner {
 #[derive(Debug)]
 struct Traffic {
     requests: Capped<RequestLabels>,
+    calls: Capped<CallLabels>,
+    lineage: Family<Word, Counter>,
     stream_first_byte: Family<Word, HistogramWithExemplars<Ids>, fn() -> HistogramWithExemplars<Ids>>,
     streams: Family<Word, Counter>,
     unreadable: Family<Word, Counter>,
@@ -88,6 +86,11 @@ impl Metrics {
                 max_label_sets,
                 overflow.get_or_create_owned(&[("metric", "http_server_request_duration_seconds")]),
             ),
+            calls: Capped::new(
+                max_label_sets,
+                overflow.get_or_create_owned(&[("metric", "http_client_request_duration_seconds")]),
+            ),
+            lineage: Family::default(),
             stream_first_byte: Family::new_with_constructor(request_histogram as fn() -> _),
             streams: Family::default(),
             unreadable: Family::default(),
@@ -101,6 +104,11 @@ impl Metrics {
 
         let help = "Duration of HTTP server requests, streams left out";
         registry.register_with_unit(name, help, Unit::Seconds, traffic.requests.family.clone());
+        let help = "Duration of HTTP client requests, streams and tunnels left out";
+        let name = "http_client_request_duration";
+        registry.register_with_unit(name, help, Unit::Seconds, traffic.calls.family.clone());
+        let help = "Calls of the service, by how their parent was found";
+        registry.register("tracecar_lineage_calls", help, traffic.lineage.clone());
         let help = "Time until the response head of a response that has no end in sight";
         let name = "tracecar_stream_first_byte";
         registry.register_with_unit(name, help, Unit::Seconds, traffic.stream_first_byte.clone());
@@ -152,6 +160,7 @@ struct Latest {
     outcome: Outcome,
     exchanges: Counter,
     request: Option<(RequestLabels, HistogramWithExemplars<Ids>)>,
+    call: Option<(CallLabels, HistogramWithExemplars<Ids>)>,
 }
 
 impl Sink for MetricsSink {
@@ -162,7 +171,7 @@ impl Sink for MetricsSink {
             other => {
                 let exchanges =
                     traffic.exchanges.get_or_create(&[("outcome", record.outcome.as_str())]).clone();
-                other.insert(Latest { outcome: record.outcome, exchanges, request: None })
+                other.insert(Latest { outcome: record.outcome, exchanges, request: None, call: None })
             }
         };
         latest.exchanges.inc();
@@ -174,17 +183,18 @@ impl Sink for MetricsSink {
                 traffic.unreadable.get_or_create(&[("reason", record.outcome.as_str())]).inc();
             }
             (Some(_), Some(stream)) => traffic.stream(record, stream),
-            (Some(request), None) => {
-                let labels = RequestLabels::of(record, request);
-                if let Some((same, histogram)) = &latest.request
-                    && *same == labels
-                {
-                    return observe(histogram, record, record.timings.total);
+            (Some(_), None) if record.tunnel.is_some() => {}
+            (Some(request), None) => match record.side {
+                Side::Inbound => {
+                    traffic.requests.observe(RequestLabels::of(record, request), &mut latest.request, record)
                 }
-                let (histogram, own) = traffic.requests.of(labels.clone());
-                observe(&histogram, record, record.timings.total);
-                latest.request = own.then_some((labels, histogram));
-            }
+                Side::Outbound => {
+                    traffic.calls.observe(CallLabels::of(record, request), &mut latest.call, record)
+                }
+            },
+        }
+        if let Some(ancestry) = record.ancestry {
+            traffic.lineage.get_or_create(&[("method", ancestry.method)]).inc();
         }
     }
 }
@@ -238,6 +248,18 @@ impl<L: Clone + Eq + Hash> Capped<L> {
         Self { family, taken: AtomicUsize::new(0), cap, overflowed }
     }
 
+    /// Counts the duration of `record`. `latest` is what the one before was counted in.
+    fn observe(&self, labels: L, latest: &mut Option<(L, HistogramWithExemplars<Ids>)>, record: &Record) {
+        if let Some((same, histogram)) = latest
+            && *same == labels
+        {
+            return observe(histogram, record, record.timings.total);
+        }
+        let (histogram, own) = self.of(labels.clone());
+        observe(&histogram, record, record.timings.total);
+        *latest = own.then_some((labels, histogram));
+    }
+
     /// The histogram of `labels`, and whether it is theirs alone.
     fn of(&self, labels: L) -> (HistogramWithExemplars<Ids>, bool) {
         let series = Series::Of(labels);
@@ -251,71 +273,6 @@ impl<L: Clone + Eq + Hash> Capped<L> {
         self.taken.fetch_sub(1, Ordering::Relaxed);
         self.overflowed.inc();
         (self.family.get_or_create(&Series::Overflow).clone(), false)
-    }
-}
-
-/// The labels of a request (MET-1). What is absent is left out.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RequestLabels {
-    /// `None` is `_OTHER` (MET-12).
-    method: Option<Method>,
-    scheme: &'static str,
-    route: Option<Arc<str>>,
-    status: Option<u16>,
-    error_type: Option<Cow<'static, str>>,
-    version: Option<&'static str>,
-}
-
-impl RequestLabels {
-    fn of(record: &Record, request: &RequestFacts) -> Self {
-        Self {
-            method: request.known_method.then(|| request.method.clone()),
-            scheme: request.scheme,
-            route: request.route.clone(),
-            status: record.status,
-            error_type: record.error_type(),
-            version: semconv::protocol_version(request.version),
-        }
-    }
-}
-
-impl EncodeLabelSet for Series<RequestLabels> {
-    fn encode(&self, encoder: &mut LabelSetEncoder) -> fmt::Result {
-        let Series::Of(labels) = self else {
-            return ("otel_metric_overflow", "true").encode(encoder.encode_label());
-        };
-        let mut label = |attribute: &str, value: Option<&str>| match value {
-            Some(value) => (attribute.replace('.', "_").as_str(), value).encode(encoder.encode_label()),
-            None => Ok(()),
-        };
-        let method = labels.method.as_ref().map_or(semconv::OTHER, Method::as_str);
-        let status = labels.status.map(|status| status.to_string());
-        label(semconv::HTTP_REQUEST_METHOD, Some(method))?;
-        label(semconv::URL_SCHEME, Some(labels.scheme))?;
-        label(semconv::HTTP_ROUTE, labels.route.as_deref())?;
-        label(semconv::HTTP_RESPONSE_STATUS_CODE, status.as_deref())?;
-        label(semconv::ERROR_TYPE, labels.error_type.as_deref())?;
-        label(semconv::NETWORK_PROTOCOL_VERSION, labels.version)
-    }
-}
-
-/// The labels of an exemplar: 63 characters of the 128 allowed (PRM-2).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Ids {
-    trace_id: TraceId,
-    span_id: SpanId,
-}
-
-impl Ids {
-    fn of(record: &Record) -> Self {
-        Self { trace_id: record.identity.trace_id, span_id: record.identity.span_id }
-    }
-}
-
-impl EncodeLabelSet for Ids {
-    fn encode(&self, encoder: &mut LabelSetEncoder) -> fmt::Result {
-        ("trace_id", self.trace_id.to_string()).encode(encoder.encode_label())?;
-        ("span_id", self.span_id.to_string()).encode(encoder.encode_label())
     }
 }
 
@@ -354,342 +311,5 @@ fn label_name(key: &str) -> String {
     name
 }
 
-/// Counters about tracecar itself, grouped by name as the formats demand.
-#[derive(Debug)]
-struct Rows(Vec<Vec<Row>>);
-
-impl Rows {
-    fn new(rows: &[Row]) -> Self {
-        let mut groups: Vec<Vec<Row>> = Vec::new();
-        for row in rows {
-            let Some(group) = groups.iter_mut().find(|group| group[0].name == row.name) else {
-                groups.push(vec![*row]);
-                continue;
-            };
-            if group[0].kind != row.kind {
-                continue;
-            }
-            match group.iter_mut().find(|known| known.label == row.label) {
-                Some(known) => known.value += row.value,
-                None => group.push(*row),
-            }
-        }
-        Self(groups)
-    }
-}
-
-impl Collector for Rows {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        for group in &self.0 {
-            let kind = match group[0].kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-            };
-            let mut metric = encoder.encode_descriptor(group[0].name, group[0].help, None, kind)?;
-            if let ([row], None) = (&group[..], group[0].label) {
-                encode_value(row, metric)?;
-                continue;
-            }
-            for row in group {
-                // One without a label among labelled ones is legal, if odd: its braces are empty.
-                let labels = row.label.as_slice();
-                encode_value(row, metric.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn encode_value(row: &Row, sample: MetricEncoder) -> fmt::Result {
-    match row.kind {
-        Kind::Counter => ConstCounter::new(row.value).encode(sample),
-        Kind::Gauge => ConstGauge::new(row.value).encode(sample),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use http::Method;
-
-    use super::*;
-    use crate::exchange::sample;
-
-    fn service() -> Service {
-        Service {
-            name: "shop".to_owned(),
-            named: true,
-            attributes: vec![
-                ("deployment.environment.name".to_owned(), "a \"b\" \\ c\nd".to_owned()),
-                ("service_name".to_owned(), "other".to_owned()),
-                ("7.of-9".to_owned(), String::new()),
-            ],
-        }
-    }
-
-    fn counted(records: impl IntoIterator<Item = Record>) -> Metrics {
-        let metrics = Metrics::new(&service());
-        let mut sink = metrics.sink();
-        records.into_iter().for_each(|record| sink.record(&Arc::new(record)));
-        metrics
-    }
-
-    fn changed(change: impl FnOnce(&mut Record)) -> Record {
-        let mut record = sample();
-        change(&mut record);
-        record
-    }
-
-    /// One of everything that looks different on the page.
-    fn assorted() -> Vec<Record> {
-        vec![
-            sample(),
-            changed(|record| record.status = Some(503)),
-            changed(|record| record.timings.total = Duration::from_secs(60)),
-            changed(|record| record.stream = Some(Stream::ServerSentEvents)),
-            changed(|record| {
-                record.outcome = Outcome::UpstreamRefused;
-                record.timings.sent = None;
-                record.status = None;
-            }),
-            changed(|record| {
-                record.request = None;
-                record.outcome = Outcome::MalformedRequest;
-            }),
-            changed(|record| {
-                let request = record.request.as_mut().unwrap();
-                request.method = Method::from_bytes(b"BREW").unwrap();
-                request.known_method = false;
-                request.route = Some("/a # {b=\"c\"}\\".into());
-            }),
-        ]
-    }
-
-    fn rows() -> Vec<Row> {
-        let row = |name, kind, label, value| Row { name, help: "For the test.", kind, label, value };
-        vec![
-            row("tracecar_a", Kind::Counter, Some(("reason", "x")), 1),
-            row("tracecar_b", Kind::Gauge, None, 2),
-            row("tracecar_a", Kind::Counter, Some(("reason", "y")), 4),
-            row("tracecar_a", Kind::Counter, Some(("reason", "x")), 8),
-            row("tracecar_b", Kind::Counter, None, 16),
-        ]
-    }
-
-    #[test]
-    fn a_request_is_one_observation_with_its_labels_and_its_span() {
-        let page = counted([sample()]).render(Exposition::OpenMetrics, &[]);
-        let labels = "http_request_method=\"GET\",url_scheme=\"http\",http_route=\"/items/{id}\",\
-            http_response_status_code=\"200\",network_protocol_version=\"1.1\"";
-        let ids = format!("trace_id=\"{}\",span_id=\"{}\"", "ab".repeat(16), "cd".repeat(8));
-        let bucket = format!(
-            "http_server_request_duration_seconds_bucket{{le=\"0.005\",{labels}}} 1 \
-             # {{{ids}}} 0.005 1800000000.005\n"
-        );
-        assert!(page.contains(&bucket), "{page}");
-        assert!(page.contains(&format!("http_server_request_duration_seconds_sum{{{labels}}} 0.005\n")));
-        assert!(page.contains("tracecar_exchanges_total{outcome=\"complete\"} 1\n"));
-        assert!(page.contains("tracecar_proxy_duration_seconds_bucket{le=\"0.00005\"} 1\n"));
-    }
-
-    #[test]
-    fn an_unsampled_request_leaves_no_exemplar() {
-        let page =
-            counted([changed(|record| record.identity.flags = 2)]).render(Exposition::OpenMetrics, &[]);
-        assert!(page.contains("_count"));
-        assert!(!page.contains("trace_id"), "{page}");
-    }
-
-    #[test]
-    fn a_stream_and_an_unreadable_request_stay_out_of_the_request_histogram() {
-        let page = counted([
-            changed(|record| record.stream = Some(Stream::WebSocket)),
-            changed(|record| {
-                record.request = None;
-                record.outcome = Outcome::RequestTimeout;
-            }),
-        ])
-        .render(Exposition::Text, &[]);
-        assert!(!page.contains("http_server_request_duration_seconds_count"), "{page}");
-        assert!(page.contains("tracecar_streams_total{stream=\"websocket\"} 1\n"));
-        assert!(page.contains("tracecar_stream_first_byte_seconds_count{stream=\"websocket\"} 1\n"));
-        assert!(page.contains("tracecar_requests_unreadable_total{reason=\"request_timeout\"} 1\n"));
-        assert!(page.contains("tracecar_exchanges_total{outcome=\"complete\"} 1\n"));
-    }
-
-    #[test]
-    fn an_unknown_method_and_an_error_are_labelled_by_words_of_the_conventions() {
-        let page = counted(assorted()).render(Exposition::Text, &[]);
-        assert!(page.contains("http_request_method=\"_OTHER\""), "{page}");
-        assert!(!page.contains("BREW"));
-        assert!(page.contains("error_type=\"503\""));
-        let refused = "_count{http_request_method=\"GET\",url_scheme=\"http\",http_route=\"/items/{id}\",\
-            error_type=\"connection_refused\",network_protocol_version=\"1.1\"} 1\n";
-        assert!(page.contains(refused), "no status label where no status was sent");
-    }
-
-    #[test]
-    fn label_sets_beyond_the_cap_share_one_and_are_counted() {
-        let metrics = Metrics::with_cap(&service(), 2);
-        let mut sink = metrics.sink();
-        for status in [200, 201, 202, 203, 200, 202] {
-            sink.record(&Arc::new(changed(|record| record.status = Some(status))));
-        }
-        let page = metrics.render(Exposition::Text, &[]);
-        let count = "http_server_request_duration_seconds_count";
-        assert!(page.contains(&format!("{count}{{otel_metric_overflow=\"true\"}} 3\n")), "{page}");
-        assert!(
-            page.contains(
-                "tracecar_metric_overflow_total{metric=\"http_server_request_duration_seconds\"} 3\n"
-            )
-        );
-        assert_eq!(page.matches(count).count(), 3);
-        assert!(page.contains("code=\"200\",network_protocol_version=\"1.1\"} 2\n"));
-    }
-
-    #[test]
-    fn target_labels_that_collide_are_joined_in_the_order_of_their_names() {
-        let page = counted([]).render(Exposition::OpenMetrics, &[]);
-        let target = "target_info{key_7_of_9=\"\",deployment_environment_name=\"a \\\"b\\\" \\\\ c\\nd\",\
-            service_name=\"shop;other\"} 1\n";
-        assert!(page.contains(target), "{page}");
-        assert_eq!(label_name("k8s..pod-_name"), "k8s_pod_name");
-    }
-
-    #[test]
-    fn rows_of_one_name_stand_together_and_equal_ones_are_added() {
-        let page = counted([]).render(Exposition::Text, &rows());
-        let expected = "# HELP tracecar_a_total For the test.\n# TYPE tracecar_a_total counter\n\
-            tracecar_a_total{reason=\"x\"} 9\ntracecar_a_total{reason=\"y\"} 4\n\
-            # HELP tracecar_b For the test.\n# TYPE tracecar_b gauge\ntracecar_b 2\n";
-        assert!(page.ends_with(expected), "{page}");
-    }
-
-    #[test]
-    fn a_clock_before_1970_harms_nothing() {
-        let early = changed(|record| record.started_at = UNIX_EPOCH - Duration::from_secs(9));
-        check(&counted([early]).render(Exposition::OpenMetrics, &[]), Exposition::OpenMetrics);
-    }
-
-    #[test]
-    fn both_forms_are_what_their_specifications_say() {
-        let metrics = counted(assorted());
-        let mut rows = rows();
-        rows.extend(crate::stats::Stats::default().rows());
-        for exposition in [Exposition::OpenMetrics, Exposition::Text] {
-            let page = metrics.render(exposition, &rows);
-            let series = check(&page, exposition);
-            assert_eq!(page.contains(" # {trace_id"), exposition == Exposition::OpenMetrics);
-            assert!(series > 100, "{series} series");
-        }
-    }
-
-    /// A strict reader of both forms: panics at the first line that a scraper might refuse. Returns the number
-    /// of series.
-    fn check(page: &str, exposition: Exposition) -> usize {
-        let open = exposition == Exposition::OpenMetrics;
-        let body = match open {
-            true => page.strip_suffix("# EOF\n").expect("ends with # EOF"),
-            false => page,
-        };
-        assert!(body.ends_with('\n') && !body.contains("EOF") && !body.contains('\r'));
-        let (mut families, mut series) = (BTreeSet::new(), BTreeSet::new());
-        let (mut family, mut kind) = ("", "");
-        let mut bucket: (String, f64, u64) = Default::default();
-        for line in body.lines() {
-            if let Some(rest) = line.strip_prefix("# HELP ") {
-                family = rest.split_once(' ').expect("help has text").0;
-                assert!(families.insert(family), "{family} appears twice");
-                kind = "";
-            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-                assert_eq!((rest.split_once(' ').unwrap().0, kind), (family, ""), "{line}");
-                kind = rest.split_once(' ').unwrap().1;
-            } else if let Some(rest) = line.strip_prefix("# UNIT ") {
-                assert!(
-                    open && rest == format!("{family} seconds") && family.ends_with("_seconds"),
-                    "{line}"
-                );
-            } else {
-                let (name, labels, rest) = sample_parts(line);
-                assert!(series.insert((name, labels.clone())), "{line} appears twice");
-                let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} is not of {family}"));
-                let suffixes: &[&str] = match (kind, open) {
-                    ("counter", true) => &["_total"],
-                    ("info", true) => &["_info"],
-                    ("counter" | "gauge", false) | ("gauge", true) => &[""],
-                    ("histogram", _) => &["_sum", "_count", "_bucket"],
-                    other => panic!("{line}: unexpected type {other:?}"),
-                };
-                assert!(suffixes.contains(&suffix), "{line}");
-                assert!(kind != "counter" || !open || !family.ends_with("_total"));
-                let (value, exemplar) = match rest.split_once(" # ") {
-                    Some((value, exemplar)) => (value, Some(exemplar)),
-                    None => (rest, None),
-                };
-                let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}: value"));
-                if suffix == "_bucket" {
-                    let upper =
-                        labels.iter().find(|(key, _)| key == "le").expect("le").1.replace("+Inf", "inf");
-                    let upper: f64 = upper.parse().unwrap();
-                    let others = format!(
-                        "{family}{:?}",
-                        labels.iter().filter(|(key, _)| key != "le").collect::<Vec<_>>()
-                    );
-                    let lower = if bucket.0 == others { bucket.1 } else { f64::NEG_INFINITY };
-                    assert!(lower < upper && (bucket.0 != others || bucket.2 <= value as u64), "{line}");
-                    assert!(bucket.0 == others || bucket.1.is_infinite() || bucket.0.is_empty(), "no +Inf");
-                    if let Some(exemplar) = exemplar {
-                        let (_, labels, rest) = sample_parts(exemplar);
-                        let (seen, at) = rest.split_once(' ').expect("value and time");
-                        let seen: f64 = seen.parse().unwrap();
-                        assert!(open && seen > lower && seen <= upper, "{line}");
-                        assert!(at.parse::<f64>().unwrap() >= 0.0);
-                        assert!(
-                            labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() <= 128
-                        );
-                    }
-                    bucket = (others, upper, value as u64);
-                } else {
-                    assert!(exemplar.is_none(), "{line}");
-                }
-            }
-        }
-        series.len()
-    }
-
-    /// Name, labels and what follows of a sample or an exemplar.
-    fn sample_parts(line: &str) -> (&str, Vec<(String, String)>, &str) {
-        let end = line.find(['{', ' ']).expect("a value");
-        let (name, mut rest) = line.split_at(end);
-        let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        assert!(name.chars().all(legal) && !name.starts_with(|c: char| c.is_ascii_digit()), "{line}");
-        let mut labels = Vec::new();
-        if let Some(inside) = rest.strip_prefix('{') {
-            rest = inside;
-            while !rest.starts_with('}') {
-                let (key, after) = rest.split_once("=\"").unwrap_or_else(|| panic!("{line}: label"));
-                assert!(!key.is_empty() && key.chars().all(legal), "{line}");
-                let mut value = String::new();
-                let mut characters = after.char_indices();
-                let end = loop {
-                    match characters.next().expect("a closing quote") {
-                        (index, '"') => break index,
-                        (_, '\\') => match characters.next().unwrap().1 {
-                            'n' => value.push('\n'),
-                            c @ ('\\' | '"') => value.push(c),
-                            other => panic!("{line}: escape {other:?}"),
-                        },
-                        (_, character) => value.push(character),
-                    }
-                };
-                assert!(!labels.iter().any(|(known, _)| known == key), "{line}: {key} twice");
-                labels.push((key.to_owned(), value));
-                rest = &after[end + 1..];
-                rest = rest.strip_prefix(',').unwrap_or(rest);
-            }
-            rest = &rest[1..];
-        }
-        (name, labels, rest.strip_prefix(' ').unwrap_or_else(|| panic!("{line}: no value")))
-    }
-}
+mod tests;

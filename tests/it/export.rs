@@ -90,6 +90,7 @@ async fn spans_arrive_as_the_conventions_want_them() {
         sink.record(&Arc::new(record(0x1111)));
         let mut root = record(0x2222);
         root.identity.parent = None;
+        root.identity.remote = false;
         sink.record(&Arc::new(root));
         let mut unsampled = record(0x3333);
         unsampled.identity.flags = 2;

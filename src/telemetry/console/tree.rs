@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use opentelemetry::trace::{SpanId, TraceId};
 
 use super::Span;
-use crate::exchange::{Outcome, semconv};
+use crate::exchange::{Ancestry, Outcome, Side, semconv};
 use crate::telemetry::words;
 
 /// Characters of the bar that shows when a span ran.
@@ -160,6 +160,11 @@ fn label(branch: &Branch, span: &Span) -> Vec<(Look, String)> {
     let record = &span.record;
     let mut target = String::new();
     if let Some(request) = &record.request {
+        if record.side == Side::Outbound {
+            // Who was asked says more than the path alone.
+            let name = record.destination.as_deref().unwrap_or(record.text(request.authority));
+            target.push_str(&words::escaped(name, false));
+        }
         target.push_str(&words::escaped(record.text(request.path), false));
         if let Some(query) = request.query {
             target.extend(["?", &words::escaped(record.text(query), false)]);
@@ -188,8 +193,14 @@ fn status(span: &Span) -> (String, Look) {
 fn remark(span: &Span) -> Option<String> {
     let record = &span.record;
     let mut remark = String::new();
+    if let Some(Ancestry { method, .. }) = record.ancestry {
+        // Each edge shows how it was found.
+        remark.push_str("← ");
+        remark.push_str(method);
+    }
     if let Some(stream) = record.stream {
-        remark.push_str(stream.as_str());
+        let gap = if remark.is_empty() { "" } else { "  " };
+        remark.extend([gap, stream.as_str()]);
     }
     if record.outcome != Outcome::Complete {
         let gap = if remark.is_empty() { "" } else { "  " };

@@ -141,7 +141,7 @@ impl Account {
             row("tracecar_export_spans_queued", Kind::Gauge, "Spans waiting, or on their way.", now.queued),
         ];
         rows.extend(Dropped::ALL.map(|reason| Row {
-            label: Some(("reason", reason.as_str())),
+            label: Some(("reason", reason.as_str().into())),
             ..row(
                 "tracecar_export_spans_dropped",
                 Kind::Counter,

@@ -12,8 +12,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::exchange::Record;
 use crate::exchange::semconv::{self, Status, Value};
+use crate::exchange::{Record, Side};
 
 #[cfg(test)]
 mod oracle;
@@ -26,8 +26,9 @@ const FIXED64: u8 = 1;
 const LENGTH_DELIMITED: u8 = 2;
 const FIXED32: u8 = 5;
 
-/// `SpanKind::Server` (SEM-1) and `StatusCode::Error`, on the wire.
+/// `SpanKind::Server` (SEM-1), `SpanKind::Client` (SEM-2) and `StatusCode::Error`, on the wire.
 const SERVER: u8 = 2;
+const CLIENT: u8 = 3;
 const ERROR: u8 = 2;
 
 /// Flags above those of W3C: that it is known whether the parent is remote, and that it is (OTLP-43).
@@ -84,7 +85,7 @@ impl Encoder {
     }
 }
 
-/// The SERVER span of a record (SEM-1). Its parent, where there is one, is the caller's and so remote.
+/// The span of a record.
 fn span(out: &mut Vec<u8>, record: &Record) {
     let identity = &record.identity;
     bytes(out, 1, &identity.trace_id.to_bytes());
@@ -101,7 +102,10 @@ fn span(out: &mut Vec<u8>, record: &Record) {
         (method, None) => string(out, 5, &[method]),
     }
     key(out, 6, VARINT);
-    out.push(SERVER);
+    out.push(match record.side {
+        Side::Inbound => SERVER,
+        Side::Outbound => CLIENT,
+    });
     // A clock that is set to the end of time gets a span without a duration.
     let ended_at = record.started_at.checked_add(record.timings.total).unwrap_or(record.started_at);
     for (field, moment) in [(7, record.started_at), (8, ended_at)] {
@@ -109,10 +113,21 @@ fn span(out: &mut Vec<u8>, record: &Record) {
         out.extend_from_slice(&nanoseconds(moment).to_le_bytes());
     }
     semconv::attributes(record, &mut |key, value| attribute(out, 9, key, value));
+    for link in &record.links {
+        message::<1>(out, 13, |out| {
+            bytes(out, 1, &link.trace_id.to_bytes());
+            bytes(out, 2, &link.span_id.to_bytes());
+            flags(out, 6, link.flags, link.remote);
+        });
+    }
     status(out, semconv::span_status(record));
-    let remote = if identity.parent.is_some() { IS_REMOTE } else { 0 };
-    key(out, 16, FIXED32);
-    out.extend_from_slice(&(HAS_IS_REMOTE | remote | u32::from(identity.flags)).to_le_bytes());
+    flags(out, 16, identity.flags, identity.remote);
+}
+
+fn flags(out: &mut Vec<u8>, field: u32, w3c: u8, remote: bool) {
+    let remote = if remote { IS_REMOTE } else { 0 };
+    key(out, field, FIXED32);
+    out.extend_from_slice(&(HAS_IS_REMOTE | remote | u32::from(w3c)).to_le_bytes());
 }
 
 /// `Status`. An unset one is there, and empty.

@@ -12,11 +12,13 @@
 //! * `transport`: one connection, one attempt
 //! * `answer`: what a collector's answer means
 //! * `account`: what became of every span
+//! * `probe`: a request without spans, for people who want to know what a collector says
 
 mod account;
 mod answer;
 mod encode;
 mod pack;
+mod probe;
 mod queue;
 mod resource;
 mod transport;
@@ -35,6 +37,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 pub use account::{Account, Dropped, Snapshot};
+pub use probe::{Heard, Reply, probe};
 
 use crate::config::{Otlp, OtlpProtocol, Service};
 use crate::exchange::{Record, Sink};

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, TE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -40,6 +40,25 @@ const CONNECT: Duration = Duration::from_secs(3);
 const PRODUCT: &str = concat!("tracecar/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/0.33.1");
 
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// Why there is no answer, by how far it came. Each holds the whole sentence.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    Unresolved(String),
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        Self::NoAnswer(said(&error))
+    }
+}
 
 /// The way to one collector.
 pub(super) struct Transport {
@@ -100,54 +119,75 @@ impl Transport {
         let outcome = match timeout_at(until, self.attempt(content)).await {
             Ok(outcome) => outcome,
             // The connection went down with the attempt.
-            Err(_) => Err(format!("no answer within {:?}", until - started)),
+            Err(_) => Err(Failure::NoAnswer(format!("no answer within {:?}", until - started))),
         };
-        outcome.unwrap_or_else(|reason| Answer::Later { reason, after: None })
+        outcome.unwrap_or_else(|failure| Answer::Later { reason: failure.to_string(), after: None })
     }
 
-    async fn attempt(&mut self, content: Bytes) -> Result<Answer, String> {
+    /// Sends `content` once over a new connection, and returns the answer with its head, trailers included.
+    pub(super) async fn probe(&mut self, content: Bytes) -> Result<(Answer, response::Parts), Failure> {
+        let connection = self.connect().await?;
+        let (response, connection) = connection.send(self.request(content)).await?;
+        self.read(response, connection).await
+    }
+
+    async fn attempt(&mut self, content: Bytes) -> Result<Answer, Failure> {
+        let request = self.request(content);
+        if let Some(kept) = self.kept.take() {
+            // It may have been closed while nobody needed it, even in this moment. That is no failure of the
+            // collector's, so a new connection is tried at once. Spans that arrive twice have the same ids.
+            if let Ok((response, kept)) = kept.send(request.clone()).await {
+                return self.read(response, kept).await.map(|(answer, _)| answer);
+            }
+        }
+        let connection = self.connect().await?;
+        let (response, connection) = connection.send(request).await?;
+        self.read(response, connection).await.map(|(answer, _)| answer)
+    }
+
+    fn request(&self, content: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(content));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.head.uri().clone();
         *request.version_mut() = self.head.version();
         *request.headers_mut() = self.head.headers().clone();
-        if let Some(kept) = self.kept.take() {
-            // It may have been closed while nobody needed it, even in this moment. That is no failure of the
-            // collector's, so a new connection is tried at once. Spans that arrive twice have the same ids.
-            if let Ok((response, kept)) = kept.send(request.clone()).await {
-                return self.read(response, kept).await;
-            }
-        }
-        let connection = self.connect().await?;
-        let (response, connection) = connection.send(request).await.map_err(|error| said(&error))?;
-        self.read(response, connection).await
+        request
     }
 
     /// Reads the answer, and keeps the connection for the next request.
-    async fn read(&mut self, response: Response<Incoming>, connection: Connection) -> Result<Answer, String> {
-        let (parts, body) = response.into_parts();
+    async fn read(
+        &mut self,
+        response: Response<Incoming>,
+        connection: Connection,
+    ) -> Result<(Answer, response::Parts), Failure> {
+        let (mut parts, body) = response.into_parts();
         let body = match Limited::new(body, MAX_RESPONSE).collect().await {
             Ok(body) => body,
             Err(error) if error.is::<LengthLimitError>() => {
-                return Ok(Answer::Refused(format!("the answer is longer than {MAX_RESPONSE} bytes")));
+                let reason = format!("the answer is longer than {MAX_RESPONSE} bytes");
+                return Ok((Answer::Refused(reason), parts));
             }
-            Err(error) => return Err(format!("the answer broke off: {}", said(error.as_ref()))),
+            Err(error) => {
+                return Err(Failure::NoAnswer(format!("the answer broke off: {}", said(error.as_ref()))));
+            }
         };
         self.kept = Some(connection);
         let trailers = body.trailers().cloned();
         let body = body.to_bytes();
-        Ok(match self.protocol {
+        let answer = match self.protocol {
             OtlpProtocol::Grpc => answer::of_grpc(parts.status, &parts.headers, trailers.as_ref(), body),
             OtlpProtocol::HttpProtobuf => {
                 answer::of_http(parts.status, &parts.headers, body, SystemTime::now())
             }
-        })
+        };
+        parts.headers.extend(trailers.into_iter().flatten());
+        Ok((answer, parts))
     }
 
-    async fn connect(&self) -> Result<Connection, String> {
-        let addresses = lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(|error| format!("cannot resolve {}: {}", self.host, said(&error)))?;
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(|error| {
+            Failure::Unresolved(format!("cannot resolve {}: {}", self.host, said(&error)))
+        })?;
         let mut reason = format!("{} has no address", self.host);
         for address in addresses {
             match timeout(CONNECT, TcpStream::connect(address)).await {
@@ -156,19 +196,18 @@ impl Transport {
                 Err(_) => reason = format!("cannot connect to {address}: nobody answers within {CONNECT:?}"),
             }
         }
-        Err(reason)
+        Err(Failure::Unreachable(reason))
     }
 
-    async fn secured(&self, stream: TcpStream) -> Result<Connection, String> {
+    async fn secured(&self, stream: TcpStream) -> Result<Connection, Failure> {
         // Not worth a failure: without it small requests only take longer.
         let _ = stream.set_nodelay(true);
         let Some((connector, name)) = &self.tls else { return self.handshake(stream).await };
-        let stream =
-            connector.connect(name.clone(), stream).await.map_err(|error| format!("TLS: {error}"))?;
+        let stream = connector.connect(name.clone(), stream).await.map_err(Failure::Tls)?;
         self.handshake(stream).await
     }
 
-    async fn handshake<I>(&self, io: I) -> Result<Connection, String>
+    async fn handshake<I>(&self, io: I) -> Result<Connection, Failure>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -176,13 +215,12 @@ impl Transport {
         // How a connection ends is seen by the request on it.
         match self.protocol {
             OtlpProtocol::HttpProtobuf => {
-                let (sender, driver) = http1::handshake(io).await.map_err(|error| said(&error))?;
+                let (sender, driver) = http1::handshake(io).await?;
                 let driver = tokio::spawn(async move { drop(driver.await) }).abort_handle();
                 Ok(Connection { sender: Sender::Http1(sender), _driver: Driver(driver) })
             }
             OtlpProtocol::Grpc => {
-                let handshake = http2::handshake(TokioExecutor::new(), io);
-                let (sender, driver) = handshake.await.map_err(|error| said(&error))?;
+                let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await?;
                 let driver = tokio::spawn(async move { drop(driver.await) }).abort_handle();
                 Ok(Connection { sender: Sender::Http2(sender), _driver: Driver(driver) })
             }

@@ -10,14 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
-use opentelemetry::trace::{self, SpanContext, SpanId, SpanKind, TraceFlags};
+use opentelemetry::trace::{self, SpanContext, SpanId, SpanKind, TraceFlags, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 
-use super::{Record, Status, Value, semconv};
+use super::{Record, Side, Status, Value, semconv};
 
 /// Writes spans of one service.
 pub struct Oracle {
@@ -80,21 +80,39 @@ fn span(record: &Record, scope: &InstrumentationScope) -> SpanData {
             record.text(record.tracestate).parse().unwrap(),
         ),
         parent_span_id: identity.parent.unwrap_or(SpanId::INVALID),
-        parent_span_is_remote: identity.parent.is_some(),
-        span_kind: SpanKind::Server,
+        parent_span_is_remote: identity.remote,
+        span_kind: match record.side {
+            Side::Inbound => SpanKind::Server,
+            Side::Outbound => SpanKind::Client,
+        },
         name: Cow::Owned(semconv::span_name(record).into_owned()),
         start_time: record.started_at,
         end_time: record.started_at + record.timings.total,
         attributes: attributes(record),
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
-        links: SpanLinks::default(),
+        links: links(record),
         status: match semconv::span_status(record) {
             Status::Unset => trace::Status::Unset,
             Status::Error(description) => trace::Status::error(description.to_owned()),
         },
         instrumentation_scope: scope.clone(),
     }
+}
+
+fn links(record: &Record) -> SpanLinks {
+    let mut links = SpanLinks::default();
+    links.links = record
+        .links
+        .iter()
+        .map(|link| {
+            let flags = TraceFlags::new(link.flags);
+            let state = TraceState::default();
+            let context = SpanContext::new(link.trace_id, link.span_id, flags, link.remote, state);
+            trace::Link::with_context(context)
+        })
+        .collect();
+    links
 }
 
 fn attributes(record: &Record) -> Vec<KeyValue> {

@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::oracle::Oracle;
 use super::*;
-use crate::exchange::{Identity, Outcome, RequestFacts, Stream, Timings, sample};
+use crate::exchange::{Ancestry, Identity, Link, Outcome, RequestFacts, Stream, Timings, Tunneled, sample};
 
 const RESOURCE: [(&str, &str); 1] = [("service.name", "shop")];
 
@@ -50,13 +50,28 @@ fn any_record() -> impl Strategy<Value = Record> {
             trace_id: TraceId::from(trace_id),
             span_id: SpanId::from(span_id),
             parent: parent.map(SpanId::from),
+            remote: parent.is_some_and(|parent| parent % 2 == 0),
             flags,
         },
     );
-    let timings =
-        (maybe(duration()), maybe(duration()), maybe(duration()), maybe(duration()), duration()).prop_map(
-            |(dns, connect, sent, first_byte, total)| Timings { dns, connect, sent, first_byte, total },
-        );
+    let timings = (maybe(duration()), maybe(duration()), maybe(duration()), maybe(duration()), duration())
+        .prop_map(|(dns, connect, sent, first_byte, total)| Timings {
+            dns,
+            connect,
+            tls: dns,
+            sent,
+            first_byte,
+            total,
+        });
+    let link = (1..=u128::MAX, 1..=u64::MAX, any::<u8>(), any::<bool>()).prop_map(
+        |(trace_id, span_id, flags, remote)| Link {
+            trace_id: TraceId::from(trace_id),
+            span_id: SpanId::from(span_id),
+            flags,
+            remote,
+        },
+    );
+    let way = (any::<bool>(), prop::collection::vec(link, 0..4), prop::option::of("[a-z]{1,9}"), 0..3_u32);
     let request = (
         prop::sample::select(vec!["GET", "POST", "QUERY", "get", "PURGE"]),
         any::<bool>(),
@@ -75,10 +90,16 @@ fn any_record() -> impl Strategy<Value = Record> {
     );
     let texts = (text(), text(), "([a-z]{1,8}=[a-z]{1,8}(,[0-9]{2}@x=[!-+]{1,9})?)?");
     let begun = (any::<(IpAddr, u16)>(), duration().prop_map(|since| since + Duration::from_nanos(1)));
-    (identity, timings, prop::option::of(request), ending, texts, begun).prop_map(
-        |(identity, timings, request, ending, (detail, correlation, tracestate), (peer, since))| {
-            let mut record = Record::new(identity, UNIX_EPOCH + since, SocketAddr::from(peer));
-            record.timings = timings;
+    (identity, timings, prop::option::of(request), ending, texts, begun, way).prop_map(
+        |(identity, timings, request, ending, (detail, correlation, tracestate), (peer, since), way)| {
+            let (outbound, links, destination, resends) = way;
+            let side = if outbound { Side::Outbound } else { Side::Inbound };
+            let mut record = Record::new(side, identity, UNIX_EPOCH + since, Some(SocketAddr::from(peer)));
+            (record.timings, record.links, record.resends) = (timings, links, resends);
+            record.destination = destination.map(Into::into);
+            record.ancestry =
+                outbound.then_some(Ancestry { method: "token", confidence: 0.5, candidates: 3 });
+            record.tunnel = (resends == 2).then_some(Tunneled::Redirected);
             (record.status, record.outcome, record.stream, _, record.excluded) = ending;
             (record.request_bytes, record.response_bytes) = ending.3;
             record.detail = record.put(&detail);
@@ -97,6 +118,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                     RequestFacts {
                         method: Method::from_bytes(method.as_bytes()).unwrap(),
                         known_method,
+                        url: outbound.then(|| record.put(&authority)),
                         path: record.put(&path),
                         query: query.map(|query| record.put(&query)),
                         scheme,
