@@ -12,15 +12,18 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{error, info};
 
 use crate::admin::{self, Admin, Readiness};
-use crate::config::{LiveHandle, Settings, Startup};
+use crate::config::{LiveHandle, Outbound, Settings, Startup};
 use crate::exchange::{Outbox, Recorder, Sink};
 use crate::net::{Drain, listener};
-use crate::proxy::Proxy;
-use crate::proxy::inbound::Inbound;
+use crate::proxy::{Front, Proxy};
 use crate::stats::Stats;
 use crate::telemetry::Telemetry;
 use crate::telemetry::console::Console;
 use crate::worker::{Peers, Worker};
+
+mod way_out;
+
+use self::way_out::WayOut;
 
 /// How long telemetry may take to get out after the last connection is closed. With the default drain time it
 /// fits into the 30 s that Kubernetes gives a pod to end.
@@ -59,6 +62,12 @@ pub struct App {
 pub struct Bound {
     /// The inbound listeners, in the order of the settings.
     pub inbound: Vec<SocketAddr>,
+    /// The forward proxy, where there is one.
+    pub proxy: Option<SocketAddr>,
+    /// The mapped listeners, in the order of the settings.
+    pub mapped: Vec<SocketAddr>,
+    /// The listener for redirected connections, where there is one.
+    pub transparent: Option<SocketAddr>,
     /// The admin pages, where they are on.
     pub admin: Option<SocketAddr>,
 }
@@ -69,19 +78,26 @@ impl App {
     /// # Errors
     /// Names the address that cannot be bound.
     pub fn bind(parts: Parts) -> anyhow::Result<Self> {
-        let Startup { workers, inbound, admin, .. } = &parts.settings.startup;
+        let Startup { workers, inbound, outbound, admin, .. } = &parts.settings.startup;
         let mut listeners: Vec<Vec<_>> = (0..*workers).map(|_| Vec::new()).collect();
-        let mut bound = Bound { inbound: Vec::new(), admin: None };
-        for inbound in inbound {
-            let mut address = inbound.listen;
+        let mut bind_for_all = |mut address: SocketAddr| {
             for of_worker in &mut listeners {
                 let socket = bind(address, *workers > 1)?;
                 // The first worker's socket decides which port a port of 0 is.
                 address = socket.local_addr()?;
                 of_worker.push(socket);
             }
-            bound.inbound.push(address);
-        }
+            anyhow::Ok(address)
+        };
+        let inbound = inbound.iter().map(|one| bind_for_all(one.listen)).collect::<anyhow::Result<_>>()?;
+        let Outbound { proxy, mapped, transparent, .. } = outbound.clone().unwrap_or_default();
+        let mut bound = Bound {
+            inbound,
+            proxy: proxy.map(&mut bind_for_all).transpose()?,
+            mapped: mapped.iter().map(|one| bind_for_all(one.listen)).collect::<anyhow::Result<_>>()?,
+            transparent: transparent.map(&mut bind_for_all).transpose()?,
+            admin: None,
+        };
         let admin = admin.map(|address| bind(address, false)).transpose()?;
         bound.admin = admin.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
         Ok(Self { parts, stats: Arc::default(), listeners, admin, bound })
@@ -125,10 +141,11 @@ impl App {
             async move { telemetry.run().await }
         });
 
+        let way_out = Arc::new(WayOut::new(&startup, &live)?);
         let upstreams = if startup.ready_needs_upstream { startup.inbound.iter() } else { [].iter() };
         let readiness = Arc::new(Readiness::new(upstreams.map(|inbound| inbound.to.clone()).collect()));
         if let Some(listener) = admin {
-            let pages = pages(&telemetry, &readiness, effective);
+            let pages = pages(&telemetry, &way_out, &readiness, effective);
             tokio::spawn(admin::serve(TcpListener::from_std(listener)?, pages, std::future::pending()));
         }
 
@@ -140,14 +157,14 @@ impl App {
             listeners.into_iter().zip(inboxes).zip(outboxes).enumerate()
         {
             let recorder = Recorder::new(outbox.clone(), stats.clone(), draining.clone());
-            let proxy = Proxy::new(recorder, stats.clone());
-            let fronts = sockets.into_iter().zip(&startup.inbound).map(|(socket, inbound)| {
-                (socket, Inbound::new(proxy.clone(), live.clone(), inbound.to.clone()))
-            });
+            let way_out = &way_out;
+            let proxy =
+                Proxy::new(recorder, stats.clone(), way_out.lineage.clone(), way_out.processes.clone());
+            let fronts = way_out.fronts(&startup, &proxy, &live);
             let draining = draining.clone();
             let worker = Worker {
                 number,
-                listeners: fronts.collect(),
+                listeners: sockets.into_iter().zip(fronts).collect(),
                 peers: peers.clone(),
                 inbox,
                 outbox,
@@ -189,11 +206,20 @@ fn bind(address: SocketAddr, shared: bool) -> anyhow::Result<std::net::TcpListen
     listener::bind(address, shared).with_context(|| format!("cannot listen on {address}"))
 }
 
-fn pages(telemetry: &Arc<Telemetry>, readiness: &Arc<Readiness>, effective: String) -> Admin {
-    let (for_rows, for_refresh) = (telemetry.clone(), telemetry.clone());
+fn pages(
+    telemetry: &Arc<Telemetry>,
+    way_out: &Arc<WayOut>,
+    readiness: &Arc<Readiness>,
+    effective: String,
+) -> Admin {
+    let (for_rows, for_refresh, way_out) = (telemetry.clone(), telemetry.clone(), way_out.clone());
     Admin {
         metrics: telemetry.metrics().clone(),
-        rows: Box::new(move || for_rows.rows()),
+        rows: Box::new(move || {
+            let mut rows = for_rows.rows();
+            rows.extend(way_out.rows());
+            rows
+        }),
         readiness: readiness.clone(),
         effective,
         refresh: Arc::new(move || {
@@ -213,7 +239,7 @@ async fn all(running: &mut Vec<oneshot::Receiver<()>>) {
 }
 
 /// Runs a worker on a thread of its own. The receiver is ready when that has ended.
-fn start(worker: Worker<Inbound>) -> anyhow::Result<oneshot::Receiver<()>> {
+fn start(worker: Worker<Front>) -> anyhow::Result<oneshot::Receiver<()>> {
     let (ended, receiver) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

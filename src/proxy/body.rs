@@ -8,11 +8,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::exchange::{Exchange, Outcome};
+use crate::config::Live;
+use crate::exchange::{BodyReader, Exchange, Outcome};
 use crate::net::server::{Caller, Connection};
 use crate::net::upstream::Lease;
 use crate::wire::Received;
-use crate::wire::body::{End, Watched, Watcher};
+use crate::wire::body::{Ahead, End, Watched, Watcher};
 
 /// Content on its way to the service.
 #[derive(Debug, Default)]
@@ -48,26 +49,58 @@ impl Upload {
 pub struct RequestWatcher {
     upload: Arc<Upload>,
     connection: Arc<Connection>,
+    reading: Option<Box<Reading>>,
 }
+
+/// Content of a request that is looked at as it passes, for values that may come back in calls.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) live: Arc<Live>,
+    pub(super) of: BodyReader,
+    pub(super) seen: Vec<u8>,
+}
+
+/// Bytes of a body that are looked at.
+pub(super) const LOOKED_AT: usize = 16 * 1024;
 
 impl RequestBody {
     /// Content of a request on `connection`, and how far it has come; nothing is to be watched where there is none.
-    pub(super) fn new(body: Received, connection: &Arc<Connection>) -> (Self, Option<Arc<Upload>>) {
-        if body.is_end_stream() {
+    pub(super) fn new(
+        ahead: Ahead,
+        body: Received,
+        connection: &Arc<Connection>,
+        reading: Option<Box<Reading>>,
+    ) -> (Self, Option<Arc<Upload>>) {
+        if ahead.is_empty() && body.is_end_stream() {
             return (Self::Empty, None);
         }
         let upload = Arc::new(Upload::default());
-        let watcher = RequestWatcher { upload: upload.clone(), connection: connection.clone() };
-        (Self::Passing(Watched::new(body, watcher)), Some(upload))
+        let watcher = RequestWatcher { upload: upload.clone(), connection: connection.clone(), reading };
+        (Self::Passing(Watched::new(ahead, body, watcher)), Some(upload))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.of.read(&self.live.lineage, &self.seen);
     }
 }
 
 impl Watcher for RequestWatcher {
-    fn progressed(&self, bytes: u64) {
+    fn progressed(&mut self, data: &Bytes, bytes: u64) {
         self.upload.bytes.store(bytes, Ordering::Relaxed);
+        if let Some(reading) = &mut self.reading {
+            let room = LOOKED_AT - reading.seen.len();
+            reading.seen.extend_from_slice(&data[..data.len().min(room)]);
+            if reading.seen.len() == LOOKED_AT {
+                // The rest is not looked at, and calls may come before it has passed.
+                self.reading = None;
+            }
+        }
     }
 
-    fn ended(self, end: End, _bytes: u64) {
+    fn ended(mut self, end: End, _bytes: u64) {
+        self.reading = None;
         match end {
             End::Complete => {
                 self.upload.complete.store(true, Ordering::Relaxed);
@@ -169,7 +202,7 @@ impl Watcher for ResponseWatcher {
             // The exchange finds out by itself who left. A status that never left for the kernel was not sent.
             End::Dropped => {
                 if !caller.was_answered() {
-                    record.status = None;
+                    exchange.not_answered();
                 }
             }
         }

@@ -43,8 +43,17 @@ impl Error {
             SendError::Invalid(_) => {
                 (StatusCode::BAD_GATEWAY, Outcome::UpstreamInvalid, "http_protocol_error")
             }
+            SendError::Tls(_) => (StatusCode::BAD_GATEWAY, Outcome::UpstreamTls, "tls_protocol_error"),
+            SendError::Certificate(_) => {
+                (StatusCode::BAD_GATEWAY, Outcome::UpstreamCertificate, "tls_certificate_error")
+            }
+            SendError::Denied(_) => (StatusCode::FORBIDDEN, Outcome::Rejected, "destination_ip_prohibited"),
         };
-        Self { status, outcome, kind, detail: format!("no answer from the service at {upstream}: {error}") }
+        let detail = match error {
+            SendError::Denied(reason) => reason.clone(),
+            error => format!("no answer from the service at {upstream}: {error}"),
+        };
+        Self { status, outcome, kind, detail }
     }
 
     /// The caller broke off in the middle of its request. If only its sending side is closed, it learns of it.
@@ -147,12 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_timeout_is_504_and_everything_else_502() {
+    fn a_gateway_timeout_is_504_a_denial_403_and_everything_else_502() {
         use crate::config::UpstreamProtocol;
-        let upstream = Upstream { protocol: UpstreamProtocol::Http1, host: "::1".into(), port: 3000 };
+        let upstream =
+            Upstream { protocol: UpstreamProtocol::Http1, host: "::1".into(), port: 3000, address: None };
         let refused = Error::upstream(&SendError::Refused, &upstream);
         assert_eq!((refused.status, refused.outcome), (StatusCode::BAD_GATEWAY, Outcome::UpstreamRefused));
         assert_eq!(refused.detail, "no answer from the service at [::1]:3000: connection refused");
+        let denied = Error::upstream(&SendError::Denied("link-local".to_owned()), &upstream);
+        assert_eq!((denied.status, denied.outcome), (StatusCode::FORBIDDEN, Outcome::Rejected));
+        assert!(denied.proxy_status().to_str().unwrap().contains("error=destination_ip_prohibited;"));
         let late = Error::upstream(&SendError::HeaderTimeout(std::time::Duration::from_secs(1)), &upstream);
         assert_eq!((late.status, late.outcome), (StatusCode::GATEWAY_TIMEOUT, Outcome::UpstreamTimeout));
     }

@@ -3,30 +3,32 @@
 //! This is the only place where these verbs meet. Whatever ends the story early (the caller leaves, the task
 //! panics, a drain is over) drops the [`Exchange`], and that writes the record.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use http::header::{ACCEPT, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
-use super::body::{RequestBody, ResponseBody, ResponseWatcher, Upload};
+use super::body::{LOOKED_AT, Reading, RequestBody, ResponseBody, ResponseWatcher, Upload};
+use super::cause::{self, Cause, Waiting};
 use super::error::Error;
-use super::{Job, Proxy};
-use crate::config::{Live, UpstreamProtocol};
-use crate::exchange::{Exchange, Keep, RequestFacts, Stream, random_bytes};
-use crate::net::server::{Caller, Tunnel, Unreadable};
+use super::{Job, Proxy, Way, facts};
+use crate::config::Live;
+use crate::exchange::{self, Exchange, Keep, Seen, Side, Start, Whose, random_bytes};
+use crate::net::server::{Caller, FarSide, Tunnel, Unreadable};
 use crate::net::upstream::{Phases, SendError};
-use crate::propagation::Malformed;
 use crate::propagation::w3c::traceparent_bytes;
-use crate::wire::body::Watched;
-use crate::wire::forwarded::Origin;
-use crate::wire::{Received, headers, target};
+use crate::propagation::{Context, Malformed, Propagation};
+use crate::wire::body::{Ahead, Watched};
+use crate::wire::{Received, headers};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
-const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// How long a call is held back at most to see the first part of its content.
+const READ_AHEAD: Duration = Duration::from_millis(50);
 
 /// Passes one request on, and its response back.
 pub(super) async fn forward(
@@ -35,40 +37,35 @@ pub(super) async fn forward(
     mut request: Request<Received>,
 ) -> Response<ResponseBody> {
     let received = request.version();
-    let Begun { mut exchange, upgrade, echo } = begin(&proxy, &job, &mut request);
+    let accept = request.headers().get(ACCEPT).cloned();
+    let ahead = read_ahead(&proxy, &job, &mut request).await;
+    let Begun { mut exchange, upgrade, echo, call } = begin(&proxy, &job, &mut request, &ahead).await;
     let Job { live, to, caller, .. } = job;
-    if request.method() == Method::CONNECT {
-        // A service behind a gateway is no way out of it (HX-4).
-        let refusal = "CONNECT is not for the service behind this address";
-        let error = Error::rejected(StatusCode::NOT_IMPLEMENTED, refusal);
-        return answer_ourselves(exchange, caller, &error, request.headers().get(ACCEPT), echo);
-    }
+    let to = match to {
+        Ok(to) => to,
+        Err(error) => return answer_ourselves(exchange, caller, &error, accept.as_ref(), echo),
+    };
 
     // rewrite
     if live.via {
         headers::add_via(request.headers_mut(), received);
     }
-    match to.upstream().protocol {
-        UpstreamProtocol::Http1 => {
-            target::to_origin_form(&mut request, || to.upstream().to_string());
-            if let Some(protocol) = &upgrade {
-                headers::request_upgrade(request.headers_mut(), protocol.clone());
-            }
-            headers::fit_for_http1(request.headers_mut(), received);
-            *request.version_mut() = Version::HTTP_11;
-        }
-        UpstreamProtocol::H2c => target::to_http2_form(&mut request, &to.upstream().to_string()),
+    if let Some(protocol) = &upgrade {
+        headers::request_upgrade(request.headers_mut(), protocol.clone());
     }
-    let accept = request.headers().get(ACCEPT).cloned();
     let head_only = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
-    let (body, upload) = RequestBody::new(body, caller.connection());
+    let reading = reading(&exchange, &live, &parts.headers);
+    let (body, upload) = RequestBody::new(ahead, body, caller.connection(), reading);
 
     // send
     let mut phases = Phases::default();
     let progress = || upload.as_deref().map_or(0, Upload::bytes);
-    let sent = to.send(Request::from_parts(parts, body), &live.timeouts, progress, &mut phases).await;
-    note_phases(&mut exchange, &phases, sent.is_ok());
+    let connected = |local, peer| exchange.handed_over(local, peer);
+    let sent =
+        to.send(Request::from_parts(parts, body), &live.timeouts, progress, connected, &mut phases).await;
+    drop(call);
+    facts::note_phases(&mut exchange, &phases, sent.is_ok());
     let (mut response, lease) = match sent {
         Ok(answered) => answered,
         Err(error) => {
@@ -91,8 +88,9 @@ pub(super) async fn forward(
         let error = Error::upstream(&error, to.upstream());
         return answer_ourselves(exchange, caller, &error, accept.as_ref(), echo);
     }
-    let stream = stream_of(&response, protocol.as_ref().filter(|_| switching));
+    let stream = facts::stream_of(&response, protocol.as_ref().filter(|_| switching));
     exchange.note_status(response.status().as_u16(), stream);
+    exchange.note_spoken(response.version());
     if live.via {
         let answered = response.version();
         headers::add_via(response.headers_mut(), answered);
@@ -110,90 +108,225 @@ pub(super) async fn forward(
     let lease = lease.filter(|_| response.status() != StatusCode::INTERNAL_SERVER_ERROR);
     let bodiless = head_only || headers::never_has_content(response.status());
     let watcher = ResponseWatcher::new(exchange, caller, lease, upload, bodiless);
-    response.map(|body| ResponseBody::Passing(Watched::new(body, watcher)))
+    response.map(|body| ResponseBody::Passing(Watched::new(Ahead::default(), body, watcher)))
 }
 
 /// Writes the record of bytes from which no request could be read.
-pub(super) fn record_unreadable(proxy: &Arc<Proxy>, live: &Live, peer: SocketAddr, problem: Unreadable) {
-    let mut exchange = proxy.recorder.begin(peer, None, &live.sampler);
+pub(super) fn record_unreadable(
+    proxy: &Arc<Proxy>,
+    live: &Live,
+    side: Side,
+    peer: SocketAddr,
+    problem: Unreadable,
+) {
+    let inbound = side == Side::Inbound;
+    let start = Start::new(side, inbound.then_some(peer));
+    let mut exchange = proxy.recorder.begin(start, &live.sampler);
     let record = exchange.record();
-    record.status = problem.status;
+    record.status = problem.status.filter(|_| inbound);
     record.detail = record.put(&problem.detail);
     exchange.finish(problem.outcome);
 }
 
-/// An exchange that has begun.
-struct Begun {
-    exchange: Exchange,
-    /// The protocol that the caller asks to change to.
-    upgrade: Option<HeaderValue>,
-    echo: Echo,
+/// Reads the first part of a call's content, if values in it may say what caused the call. That is a choice of the
+/// settings, since it holds the call back.
+async fn read_ahead(proxy: &Proxy, job: &Job, request: &mut Request<Received>) -> Ahead {
+    let mut ahead = Ahead::default();
+    let Way::Outbound(outgoing) = &job.way else {
+        return ahead;
+    };
+    // Only where it can help: nothing else is worth a wait.
+    let searched = job.to.is_ok()
+        && job.keep == Keep::Always
+        && proxy.lineage.is_some()
+        && job.live.lineage.uses(exchange::Method::Token)
+        && looks_at(&job.live, request.headers())
+        && outgoing.destination.propagation.extract(request.headers()).parent.is_none();
+    if searched && !request.body().is_end_stream() {
+        let reading = ahead.read(request.body_mut(), LOOKED_AT);
+        // What has not come by then is not waited for.
+        let _ = tokio::time::timeout(READ_AHEAD, reading).await;
+    }
+    ahead
 }
 
-/// Extracts what the caller says of the trace, begins the exchange, and puts the context to send on into the
-/// request, rid of what concerned the last hop. An excluded request is passed on as it came.
-fn begin(proxy: &Arc<Proxy>, job: &Job, request: &mut Request<Received>) -> Begun {
+/// Looks at the content of a request as it passes, for values that may come back in calls.
+fn reading(exchange: &Exchange, live: &Arc<Live>, headers: &HeaderMap) -> Option<Box<Reading>> {
+    if !looks_at(live, headers) {
+        return None;
+    }
+    let of = exchange.reader()?;
+    Some(Box::new(Reading { live: live.clone(), of, seen: Vec::new() }))
+}
+
+fn looks_at(live: &Live, headers: &HeaderMap) -> bool {
+    let json = || {
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        kind == "application/json" || kind.ends_with("+json")
+    };
+    !live.lineage.json_fields.is_empty() && json()
+}
+
+/// An exchange that has begun.
+pub(super) struct Begun {
+    pub(super) exchange: Exchange,
+    /// The protocol that the caller asks to change to.
+    upgrade: Option<HeaderValue>,
+    pub(super) echo: Echo,
+    /// The call, where its parent is known.
+    call: Option<Waiting>,
+}
+
+/// Extracts what is said of the trace, begins the exchange, and puts the context to send on into the request, rid of
+/// what concerned the last hop. An excluded request is passed on as it came.
+pub(super) async fn begin(
+    proxy: &Arc<Proxy>,
+    job: &Job,
+    request: &mut Request<Received>,
+    ahead: &Ahead,
+) -> Begun {
     let live = &job.live;
-    let incoming = live.propagation.extract(request.headers());
+    let propagation = match &job.way {
+        Way::Inbound(_) => &live.propagation,
+        Way::Outbound(outgoing) => &outgoing.destination.propagation,
+    };
+    let incoming = propagation.extract(request.headers());
     count_malformed(proxy, incoming.malformed);
-    let peer = job.caller.connection().peer;
-    let mut exchange = proxy.recorder.begin(peer, incoming.parent.as_ref(), &live.sampler);
-    note_request(&mut exchange, request, job, peer.ip());
+    let connection = job.caller.connection();
+    let Cause { start, tracestate, debug, links, ancestry, correlation, call } = match &job.way {
+        Way::Inbound(trust) => cause::of_request(incoming, connection, *trust),
+        Way::Outbound(outgoing) => {
+            Box::pin(cause::of_call(proxy, job, outgoing, request, incoming, ahead)).await
+        }
+    };
+    let mut exchange = proxy.recorder.begin(start, &live.sampler);
+    let record = exchange.record();
+    (record.links, record.ancestry) = (links, ancestry);
+    facts::note_request(&mut exchange, request, job, connection.peer);
     // After the caller's context was read and before ours is put in: `Connection` may name either (HOP-1).
     let upgrade = headers::strip_hop_by_hop(request.headers_mut());
     // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
     let upgrade = upgrade.filter(|_| request.version() == Version::HTTP_11);
 
-    if job.matched.excluded {
-        proxy.stats.requests_excluded.increment();
-        exchange.keep(if live.keep_failures { Keep::IfFailed } else { Keep::Never });
-        return Begun { exchange, upgrade, echo: Echo::default() };
+    let third_party = matches!(&job.way, Way::Outbound(outgoing) if outgoing.destination.strip);
+    if third_party {
+        // Whether the call leaves a record has nothing to do with what the destination may see (BAG-7).
+        Propagation::strip(request.headers_mut());
     }
-    let mut echo = Echo::default();
-    let tracestate = incoming.parent.and_then(|parent| parent.tracestate);
-    if let Some(state) = &tracestate {
+    let mut context = exchange.context(tracestate);
+    // Who debugs a trace is asking for it to be sampled; a sampler that does not ask the caller overrules both (B3-4).
+    context.debug = debug && context.sampled();
+    if job.keep != Keep::Always {
+        proxy.stats.requests_excluded.increment();
+        exchange.keep(job.keep);
+        // What an excluded request causes is no more wanted than itself.
+        (context.flags, context.debug) = (context.flags & !Context::SAMPLED, false);
+        search_for_calls_of(proxy, job, &mut exchange, context, None, request);
+        return Begun { exchange, upgrade, echo: Echo::default(), call };
+    }
+    if let Some(state) = &context.tracestate {
         let record = exchange.record();
         record.tracestate = record.put_bytes(state.as_bytes());
     }
-    let context = exchange.context(tracestate);
-    live.propagation.inject(request.headers_mut(), &context);
-    if live.server_timing {
-        let mut value = *b"trace;desc=00-00000000000000000000000000000000-0000000000000000-00";
-        value[11..].copy_from_slice(&traceparent_bytes(&context));
-        echo.server_timing = HeaderValue::from_bytes(&value).ok();
-    }
-    if live.traceresponse {
-        echo.traceresponse = HeaderValue::from_bytes(&traceparent_bytes(&context)).ok();
-    }
-    if let Some(rules) = &live.correlation {
-        let accepted = rules.accept(request.headers());
-        if accepted.malformed {
-            proxy.stats.malformed_correlation.increment();
+    if let Way::Outbound(outgoing) = &job.way {
+        exchange.record().destination = outgoing.destination.name.clone();
+        if third_party {
+            return Begun { exchange, upgrade, echo: Echo::default(), call };
         }
-        let id = accepted.id.or_else(|| {
-            let name = rules.headers.first()?.clone();
-            let id = rules.make(context.trace_id, SystemTime::now(), random_bytes());
-            request.headers_mut().insert(name.clone(), id.clone());
-            Some((name, id))
-        });
-        if let Some((_, id)) = &id {
-            let record = exchange.record();
-            record.correlation = record.put_bytes(id.as_bytes());
-        }
-        echo.correlation = id;
     }
-    Begun { exchange, upgrade, echo }
+    propagation.inject(request.headers_mut(), &context);
+    let correlation = correlate(proxy, job, request, &context, correlation);
+    if let Some((_, id)) = &correlation {
+        let record = exchange.record();
+        record.correlation = record.put_bytes(id.as_bytes());
+    }
+    if matches!(job.way, Way::Outbound(_)) {
+        // What the destination sends back is all that the service gets: it did not ask us anything.
+        return Begun { exchange, upgrade, echo: Echo::default(), call };
+    }
+    let id = correlation.as_ref().map(|(_, id)| id);
+    let echo = Echo::traced(live, &context);
+    search_for_calls_of(proxy, job, &mut exchange, context, id, request);
+    Begun { exchange, upgrade, echo: Echo { correlation, ..echo }, call }
+}
+
+/// Finds or makes the correlation id of a request, and puts it in. A call has that of the exchange that caused it; one
+/// that nobody knows the cause of gets none.
+fn correlate(
+    proxy: &Proxy,
+    job: &Job,
+    request: &mut Request<Received>,
+    context: &Context,
+    of_cause: Option<HeaderValue>,
+) -> Option<(HeaderName, HeaderValue)> {
+    let rules = job.live.correlation.as_ref()?;
+    let accepted = rules.accept(request.headers());
+    if accepted.malformed {
+        proxy.stats.malformed_correlation.increment();
+    }
+    if accepted.id.is_some() {
+        return accepted.id;
+    }
+    let id = match &job.way {
+        Way::Inbound(_) => rules.make(context.trace_id, SystemTime::now(), random_bytes()),
+        Way::Outbound(_) => of_cause?,
+    };
+    let name = rules.headers.first()?.clone();
+    request.headers_mut().insert(name.clone(), id.clone());
+    Some((name, id))
+}
+
+/// From now on, calls of the service may belong to this exchange.
+fn search_for_calls_of(
+    proxy: &Proxy,
+    job: &Job,
+    exchange: &mut Exchange,
+    context: Context,
+    correlation: Option<&HeaderValue>,
+    request: &Request<Received>,
+) {
+    let (Way::Inbound(_), Some(lineage)) = (&job.way, &proxy.lineage) else {
+        return;
+    };
+    let seen = Seen {
+        path: request.uri().path(),
+        query: request.uri().query(),
+        headers: request.headers(),
+        correlation: correlation.map(HeaderValue::as_bytes),
+    };
+    let Context { trace_id, span_id, flags, tracestate, .. } = context;
+    // Copied, for they would keep the buffer alive that the request was read into.
+    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    let (tracestate, correlation) = (tracestate.as_ref().and_then(copy), correlation.and_then(copy));
+    let route = job.route.clone();
+    let whose = Whose { trace_id, span_id, flags, tracestate, route, correlation };
+    exchange.searched(lineage.open(&job.live.lineage, whose, &seen));
 }
 
 /// Headers that go back to the caller with any response.
 #[derive(Debug, Default)]
-struct Echo {
+pub(super) struct Echo {
     correlation: Option<(HeaderName, HeaderValue)>,
     server_timing: Option<HeaderValue>,
     traceresponse: Option<HeaderValue>,
 }
 
 impl Echo {
+    /// What goes back to a caller beside the correlation id.
+    fn traced(live: &Live, context: &Context) -> Self {
+        let mut echo = Self::default();
+        if live.server_timing {
+            let mut value = *b"trace;desc=00-00000000000000000000000000000000-0000000000000000-00";
+            value[11..].copy_from_slice(&traceparent_bytes(context));
+            echo.server_timing = HeaderValue::from_bytes(&value).ok();
+        }
+        if live.traceresponse {
+            echo.traceresponse = HeaderValue::from_bytes(&traceparent_bytes(context)).ok();
+        }
+        echo
+    }
+
     fn add_to(self, headers: &mut HeaderMap) {
         if let Some((name, id)) = self.correlation {
             // A service that answers with an id of its own knows better.
@@ -208,42 +341,8 @@ impl Echo {
     }
 }
 
-fn note_request(exchange: &mut Exchange, request: &Request<Received>, job: &Job, peer: IpAddr) {
-    let live = &job.live;
-    let headers = request.headers();
-    exchange.note_request(|record| {
-        let path = record.put(request.uri().path());
-        let query = request.uri().query().map(|query| record.put(&live.query.apply(query)));
-        let authority = record.put(target::authority(request));
-        let user_agent = headers.get(USER_AGENT).map(|value| record.put_bytes(value.as_bytes()));
-        let origin = Origin::of(headers, peer, &live.trusted_proxies);
-        RequestFacts {
-            known_method: live.known_methods.iter().any(|known| known == request.method().as_str()),
-            method: request.method().clone(),
-            path,
-            query,
-            scheme: origin.scheme.unwrap_or("http"),
-            authority: origin.host.map_or(authority, |host| record.put(&host)),
-            user_agent,
-            route: job.matched.route.clone(),
-            version: request.version(),
-            client: origin.client,
-        }
-    });
-}
-
-fn note_phases(exchange: &mut Exchange, phases: &Phases, answered: bool) {
-    let now = exchange.elapsed();
-    let begun = exchange.begun();
-    let timings = &mut exchange.record().timings;
-    timings.dns = phases.dns;
-    timings.connect = phases.connect;
-    timings.sent = phases.sent.map(|sent| sent.saturating_duration_since(begun));
-    timings.first_byte = answered.then_some(now);
-}
-
 /// Answers with an error of our own, and finishes with the exchange.
-fn answer_ourselves(
+pub(super) fn answer_ourselves(
     mut exchange: Exchange,
     caller: Caller,
     error: &Error,
@@ -257,7 +356,10 @@ fn answer_ourselves(
     let mut response = error.reply(accept, &correlation, &trace);
     record.response_bytes = response.body().size_hint().exact().unwrap_or_default();
     echo.add_to(response.headers_mut());
-    exchange.note_status(error.status.as_u16(), None);
+    // What the service is told of a call that came to nothing is no answer of its destination.
+    if exchange.record().side == Side::Inbound {
+        exchange.note_status(error.status.as_u16(), None);
+    }
     caller.settle(exchange, error.outcome);
     response
 }
@@ -272,30 +374,26 @@ fn switch_protocols(
     if let Some(protocol) = protocol {
         headers::request_upgrade(response.headers_mut(), protocol);
     }
-    let upstream = hyper::upgrade::on(&mut response);
+    let upstream = FarSide::Upgraded(hyper::upgrade::on(&mut response));
     caller.upgrade(Tunnel { upstream, exchange });
     response.map(|_| ResponseBody::Own(None))
 }
 
-fn stream_of(response: &Response<Received>, protocol: Option<&HeaderValue>) -> Option<Stream> {
-    if let Some(protocol) = protocol {
-        let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-        return Some(if websocket { Stream::WebSocket } else { Stream::Upgrade });
-    }
-    let kind = response.headers().get(http::header::CONTENT_TYPE)?.as_bytes();
-    let event_stream =
-        kind.get(..EVENT_STREAM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
-    event_stream.then_some(Stream::ServerSentEvents)
-}
-
 fn count_malformed(proxy: &Proxy, malformed: Malformed) {
-    if malformed.traceparent {
-        proxy.stats.malformed_traceparent.increment();
+    if malformed == Malformed::default() {
+        return;
     }
-    if malformed.tracestate {
-        proxy.stats.malformed_tracestate.increment();
-    }
-    if malformed.baggage {
-        proxy.stats.malformed_baggage.increment();
-    }
+    let stats = &proxy.stats;
+    let counted = [
+        (malformed.traceparent, &stats.malformed_traceparent),
+        (malformed.tracestate, &stats.malformed_tracestate),
+        (malformed.baggage, &stats.malformed_baggage),
+        (malformed.b3, &stats.malformed_b3),
+        (malformed.b3multi, &stats.malformed_b3multi),
+        (malformed.jaeger, &stats.malformed_jaeger),
+        (malformed.xray, &stats.malformed_xray),
+        (malformed.datadog, &stats.malformed_datadog),
+        (malformed.sentry_trace, &stats.malformed_sentry_trace),
+    ];
+    counted.into_iter().filter(|(there, _)| *there).for_each(|(_, count)| count.increment());
 }

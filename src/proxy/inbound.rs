@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::USER_AGENT;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 
 use super::body::{RequestBody, ResponseBody};
-use super::{Job, Proxy, forward};
-use crate::config::{LiveHandle, Timeouts, Upstream};
-use crate::net::server::{Bounds, Caller, Handler, Unreadable};
+use super::error::Error;
+use super::{Job, Proxy, Way, forward};
+use crate::config::{self, LiveHandle, Timeouts, Trust};
+use crate::exchange::{Keep, Match, Side};
+use crate::net::connector::Connector;
+use crate::net::own::OwnSockets;
+use crate::net::server::{Bounds, Caller, Connection, Handler, Unreadable};
 use crate::net::upstream::Pool;
 use crate::wire::Received;
 
@@ -20,13 +24,32 @@ pub struct Inbound {
     proxy: Arc<Proxy>,
     live: LiveHandle,
     to: Arc<Pool<RequestBody>>,
+    trust: Option<Trust>,
+    /// Connections that were opened to what is thought to be the service.
+    own: Arc<OwnSockets>,
 }
 
 impl Inbound {
-    /// Passes what comes in on to `upstream`.
-    pub fn new(proxy: Arc<Proxy>, live: LiveHandle, upstream: Upstream) -> Arc<Self> {
-        let to = Pool::new(upstream, proxy.stats.clone());
-        Arc::new(Self { proxy, live, to })
+    /// Passes what comes in on to the service of `inbound`.
+    pub fn new(
+        proxy: Arc<Proxy>,
+        live: LiveHandle,
+        inbound: &config::Inbound,
+        connector: Arc<Connector>,
+    ) -> Self {
+        let own = connector.own.clone();
+        let to = Pool::new(inbound.to.clone(), connector, proxy.stats.clone());
+        Self { proxy, live, to, trust: inbound.trust, own }
+    }
+}
+
+impl Inbound {
+    /// Whether the service that we have called turns out to be ourselves. Calls of the service to itself by way of us are
+    /// none: they come from the other side.
+    fn is_loop(&self, connection: &Connection) -> bool {
+        let Connection { peer, local, .. } = connection;
+        // A connection of ours has one host at both ends. Callers from elsewhere need not be looked for.
+        peer.ip().to_canonical() == local.ip().to_canonical() && self.own.contains(*peer, *local)
     }
 }
 
@@ -46,12 +69,31 @@ impl Handler for Inbound {
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let live = self.live.load();
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-        let matched = live.routes.find(request.method(), request.uri().path(), user_agent);
-        let job = Job { live, to: self.to.clone(), matched, caller };
+        let Match { route, excluded } = live.routes.find(request.method(), request.uri().path(), user_agent);
+        let keep = match (excluded, live.keep_failures) {
+            (false, _) => Keep::Always,
+            (true, true) => Keep::IfFailed,
+            (true, false) => Keep::Never,
+        };
+        let connection = caller.connection();
+        let to = match *request.method() {
+            // A service behind a gateway is no way out of it (HX-4).
+            Method::CONNECT => Err(Error::rejected(
+                StatusCode::NOT_IMPLEMENTED,
+                "CONNECT is not for the service behind this address",
+            )),
+            _ if self.is_loop(connection) => Err(Error::rejected(
+                StatusCode::LOOP_DETECTED,
+                "what this request was sent to as the service is tracecar itself: write where the service listens",
+            )),
+            _ => Ok(self.to.clone()),
+        };
+        let trust = self.trust.unwrap_or_else(|| live.trust_of(connection.peer.ip()));
+        let job = Job { live, to, route, keep, caller, way: Way::Inbound(trust) };
         forward::forward(self.proxy.clone(), job, request)
     }
 
     fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
-        forward::record_unreadable(&self.proxy, &self.live.load(), peer, problem);
+        forward::record_unreadable(&self.proxy, &self.live.load(), Side::Inbound, peer, problem);
     }
 }

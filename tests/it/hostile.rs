@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracecar::config::Timeouts;
 use tracecar::exchange::Outcome;
 use tracecar::net::Drain;
-use tracecar::net::server::{self, Bounds, Caller, Handler, Unreadable};
+use tracecar::net::server::{Bounds, Caller, Handler, Unreadable};
 use tracecar::proxy::ResponseBody;
 use tracecar::stats::Stats;
 use tracecar::wire::Received;
@@ -83,13 +83,12 @@ fn a_request_that_outlasts_the_tick_after_a_drain_began_still_finishes() {
 
 #[test]
 fn more_pipelined_requests_than_one_turn_takes_are_all_answered() {
-    let (origin, _asks) = telling();
-    let car = TestCar::before(&origin.url());
-    let mut caller = Peer::connect(car.address());
+    let car = TestCar::with("http://127.0.0.1:1", "outbound: { proxy: '127.0.0.1:0' }", |_| {});
+    let mut caller = Peer::connect(car.bound.proxy.expect("it is on"));
     // Refused without waiting for anybody, so that all are answered in one go.
-    caller.send("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".repeat(64));
+    caller.send("GET /a HTTP/1.1\r\nHost: a:1\r\n\r\n".repeat(64));
     for number in 0..64 {
-        assert_eq!(caller.response().status(), 501, "answer {number}");
+        assert_eq!(caller.response().status(), 400, "answer {number}");
     }
     for _ in 0..64 {
         assert_eq!(car.record().outcome, Outcome::Rejected);
@@ -565,7 +564,7 @@ async fn a_stream_that_panics_harms_no_other_and_is_counted() {
         let stats = stats.clone();
         async move {
             let (stream, peer) = listener.accept().await.unwrap();
-            server::serve(stream, peer, Arc::new(Fragile), Drain::default(), stats, ()).await;
+            Arc::new(Fragile).accept(stream, peer, Drain::default(), stats, ()).await;
         }
     });
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
