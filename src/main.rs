@@ -1,4 +1,6 @@
-//! The command line: `tracecar run`, `check` and `demo`.
+//! The command line: `tracecar run`, `check`, `doctor`, `ca` and `demo`.
+
+mod commands;
 
 use std::future::Future;
 use std::io::IsTerminal;
@@ -8,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use commands::ca::Ca;
+use commands::doctor::Doctor;
 use tracecar::app::{App, Parts};
 use tracecar::config::{self, Flags, Loaded, Sources};
 use tracing::{info, warn};
@@ -31,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Stand in front of a service and trace what goes in.
+    /// Stand beside a service and trace what goes in and out.
     #[command(after_help = "\
 Examples:
   tracecar run --to http://127.0.0.1:3000
@@ -42,6 +46,9 @@ Examples:
       Send the traces to a collector instead.
   OTEL_TRACES_EXPORTER=console tracecar run --to http://127.0.0.1:3000
       Print traces even if this is no terminal, as lines of JSON.
+  tracecar run --to http://127.0.0.1:3000 --proxy 127.0.0.1:8081
+      Trace what the service calls, too; it needs HTTP_PROXY and HTTPS_PROXY of
+      http://127.0.0.1:8081 in its environment.
   tracecar run --config tracecar.yaml
       Take everything from a file. A flag beats the environment, which beats
       the file; --to and --listen replace all of the file's `inbound`.
@@ -67,6 +74,33 @@ OpenTelemetry's variables are laid over the file, as `run` does.")]
         /// The file.
         file: PathBuf,
     },
+    /// Find out what is wrong: service, collector, destinations, a running tracecar, what the service forwards.
+    #[command(after_help = "\
+Examples:
+  tracecar doctor --config tracecar.yaml
+      Look at everything that tracecar depends on, and at the one that runs.
+  tracecar doctor --config tracecar.yaml --listen-for 10s
+      Also watch what the service forwards. Send it requests meanwhile.
+  tracecar doctor --config tracecar.yaml --json | jq '.checks[] | select(.state != \"ok\")'
+
+Run it where tracecar runs, with the same environment and as the same user.
+The service and destinations are connected to, and sent nothing. The collector
+is sent an export without spans.
+
+Exit status: 0 all is well or there are only warnings, 1 there are problems or
+the file cannot be read, 2 the command line cannot be read, 64 the configuration
+cannot be used.")]
+    Doctor(Doctor),
+    /// Make a local CA for looking into TLS (outbound.intercept), and say what to do with it.
+    #[command(after_help = "\
+Example:
+  tracecar ca --out /etc/tracecar
+      Write local-ca.pem and local-ca.key there, and print the next steps.
+
+Whoever has the key can pose as any site to whatever trusts this CA. Files that
+are there are left alone. Exit status: 0 made, 1 not made, 2 the command line
+cannot be read.")]
+    Ca(Ca),
     /// Run three small services, each behind a tracecar of its own, and show their traces.
     #[command(after_help = "\
 Examples:
@@ -90,6 +124,9 @@ struct Run {
     /// Where to listen for its callers; needs --to [default: 0.0.0.0:8080].
     #[arg(long, value_name = "ADDRESS", env = "TRACECAR_LISTEN", help_heading = "Traffic")]
     listen: Option<String>,
+    /// Where to listen for the service's own calls, as its HTTP_PROXY; 127.0.0.1:8081, say [default: nowhere].
+    #[arg(long, value_name = "ADDRESS", env = "TRACECAR_PROXY", help_heading = "Traffic")]
+    proxy: Option<String>,
     /// The service's name in traces [default: unknown_service].
     #[arg(long, value_name = "NAME", env = "TRACECAR_SERVICE", help_heading = "Telemetry")]
     service: Option<String>,
@@ -105,6 +142,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Check { file } => check(&file),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Ca(ca) => ca.run(),
         Command::Demo { time } => demo(time),
     };
     outcome.unwrap_or_else(|error| {
@@ -117,7 +156,8 @@ impl Run {
     fn run(self) -> anyhow::Result<ExitCode> {
         let text = self.config.as_deref().map(read).transpose()?;
         let name = self.config.as_deref().map(Path::to_string_lossy);
-        let flags = Flags { to: self.to, listen: self.listen, admin: self.admin, service: self.service };
+        let Self { to, listen, proxy, service, admin, .. } = self;
+        let flags = Flags { to, listen, proxy, admin, service };
         let loaded = config::load(&Sources {
             file: name.as_deref().zip(text.as_deref()),
             env: &environment,
@@ -135,6 +175,13 @@ impl Run {
         raise_descriptor_limit();
         let (stop, cut) = signals()?;
         let to: Vec<String> = settings.startup.inbound.iter().map(|inbound| inbound.to.to_string()).collect();
+        let mapped: Vec<String> = settings
+            .startup
+            .outbound
+            .iter()
+            .flat_map(|out| &out.mapped)
+            .map(|one| one.to.to_string())
+            .collect();
         let app = App::bind(Parts { effective, ..Parts::new(settings) })?;
         let bound = app.bound();
         for (listen, to) in bound.inbound.iter().zip(&to) {
@@ -142,6 +189,15 @@ impl Run {
         }
         if let Some(admin) = bound.admin {
             info!(%admin, "metrics and health");
+        }
+        if let Some(listen) = bound.proxy {
+            info!(%listen, "passing calls on as a forward proxy (HTTP_PROXY, HTTPS_PROXY)");
+        }
+        for (listen, to) in bound.mapped.iter().zip(&mapped) {
+            info!(%listen, to, "passing calls on");
+        }
+        if let Some(listen) = bound.transparent {
+            info!(%listen, "passing redirected connections on");
         }
         app.run(stop, cut)?;
         Ok(ExitCode::SUCCESS)

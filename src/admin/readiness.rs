@@ -107,7 +107,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let host = "127.0.0.1".to_owned();
-        (listener, Upstream { protocol: UpstreamProtocol::Http1, host, port })
+        (listener, Upstream { protocol: UpstreamProtocol::Http1, host, port, address: None })
     }
 
     #[tokio::test]

@@ -32,10 +32,10 @@ fn version_and_help_say_what_it_is_and_end_well() {
     let help = Start::new(["--help"]).end();
     let text = help.stdout.join("\n");
     assert_eq!(help.code(), Some(0));
-    for command in ["run", "check", "demo"] {
+    for command in ["run", "check", "doctor", "ca", "demo"] {
         assert!(text.contains(&format!("\n  {command} ")), "{command} is in {text}");
     }
-    for command in ["run", "check", "demo"] {
+    for command in ["run", "check", "doctor", "ca", "demo"] {
         let help = Start::new([command, "--help"]).end();
         let text = help.stdout.join("\n");
         assert_eq!(help.code(), Some(0));

@@ -1,0 +1,4 @@
+//! Commands that are more than a call into the library.
+
+pub mod ca;
+pub mod doctor;
