@@ -66,6 +66,12 @@ python_with() {
     cp "$requirements" "$environment/installed.txt"
 }
 
+# node_from MAJOR NAME: insists on Node of that version or later.
+node_from() {
+    command -v node >/dev/null || skip "$2: there is no node"
+    (($(node --print 'process.versions.node.split(".")[0]') >= $1)) || skip "$2: node is older than $1"
+}
+
 # Sets $tracecar: the binary in TRACECAR_BIN, or a fresh release build.
 find_tracecar() {
     tracecar=${TRACECAR_BIN:-}
@@ -136,4 +142,11 @@ request() {
     grep -iE '^(HTTP/|server-timing|x-correlation-id|location)' "$head" | tr -d '\r'
     # A trace id for everybody who asks is what this is about.
     grep -qi '^server-timing: trace;desc=00-[0-9a-f]\{32\}-' "$head" || fail "no trace id came back for: $what"
+}
+
+# drive SCRIPT [OPTION...]: runs a Python program of an example, one that uses common.py and starts tracecar itself.
+drive() {
+    local script=$1
+    shift
+    PYTHONPATH=$examples "$python" "$examples/$script" --tracecar "$tracecar" --work "$work" "$@"
 }

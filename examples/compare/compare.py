@@ -6,13 +6,10 @@ request through tracecar also has to leave exactly one span that says of it what
 
 import argparse
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
 import sys
-import threading
 import traceback
 import zlib
 from dataclasses import dataclass
@@ -23,7 +20,7 @@ import brotli
 import semantics
 from cases import PARENT, TEN, TRACEPARENT, cases
 from clients import HOST, Browser, Curl, websocket
-from collector import Collector, value
+from common import TRACECAR_READY, Collector, Programs, value
 from tap import Tap, lower
 
 HERE = Path(__file__).parent
@@ -33,37 +30,6 @@ HOP = {"connection", "keep-alive"}
 RANDOM = {"date", "sec-websocket-key", "sec-websocket-accept"}
 ADDED_TO_REQUESTS = ("traceparent", "x-correlation-id")
 ROUTES = {r"/status/[^/]+": "/status/{code}", r"/items/[^/]+": "/items/{item}", r"/ws": "/ws"}
-
-
-class Program:
-    """A program that is ready when a line of its standard error says so."""
-
-    def __init__(self, name, pattern, command, log, env=None):
-        self.name, self.address, self._ready = name, None, threading.Event()
-        env = {**os.environ, **(env or {})}
-        self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE, text=True, env=env)
-        threading.Thread(target=self._read, args=(re.compile(pattern), log), daemon=True).start()
-        if not self._ready.wait(30) or not self.address:
-            self._process.kill()
-            raise SystemExit(f"{name} did not start; its log is {log.name}")
-
-    def _read(self, pattern, log):
-        for line in self._process.stderr:
-            log.write(line)
-            log.flush()
-            if not self._ready.is_set() and (found := pattern.search(line)):
-                self.address = found[1], int(found[2])
-                self._ready.set()
-        self._ready.set()
-
-    def stop(self):
-        """Tells it to stop, and returns its exit status."""
-        self._process.terminate()
-        try:
-            return self._process.wait(40)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return "killed"
 
 
 @dataclass
@@ -365,41 +331,31 @@ def main():
     if shutil.which("curl") is None:
         raise SystemExit("there is no curl")
 
-    programs = []
-
-    def start(name, pattern, *command, **env):
-        log = (files / f"{name}.log").open("w")
-        programs.append(Program(name, pattern, [str(word) for word in command], log, env))
-        return programs[-1].address
-
-    try:
-        collector = Collector()
+    collector = Collector()
+    with Programs(files) as programs:
         services = {
-            "httpbin": start(
+            "httpbin": programs.start(
                 "httpbin", r"Listening at: http://([\d.]+):(\d+)", sys.executable, "-m", "gunicorn", "--bind",
                 "127.0.0.1:0", "--no-control-socket", "--worker-class", "gthread", "--threads", "8",
                 "--keep-alive", "30", "httpbin:app",
             ),
-            "app": start(
+            "app": programs.start(
                 "app", r"running on http://([\d.]+):(\d+)", sys.executable, "-m", "uvicorn", "--app-dir", HERE,
                 "--host", "127.0.0.1", "--port", "0", "--no-access-log", "--no-use-colors", "app:app",
-                COMPARE_FILE=str(files / TEN),
+                COMPARE_FILE=files / TEN,
             ),
         }
         ways = {}
         for service, address in services.items():
             before, behind = Tap(*address), Tap(*address)
-            front = start(
-                f"tracecar-{service}", r"passing requests on.*listen=([\d.]+):(\d+)", options.tracecar, "run",
+            front = programs.start(
+                f"tracecar-{service}", TRACECAR_READY, options.tracecar, "run",
                 "--config", HERE / "tracecar.yaml", "--service", "compared", "--listen", "127.0.0.1:0", "--admin",
                 "127.0.0.1:0", "--to", f"http://127.0.0.1:{behind.port}",
                 OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200",
             )
             ways[service] = Way.new(before.port, before, False), Way.new(front[1], behind, True)
         return compare(options, files, collector, ways, programs)
-    finally:
-        for program in reversed(programs):
-            program.stop()
 
 
 def compare(options, files, collector, ways, programs):
@@ -416,8 +372,7 @@ def compare(options, files, collector, ways, programs):
         for browser in (direct.browser, through.browser, through.http2):
             browser.close()
     # tracecar sends what it has before it ends, so after this no span is missing that will not always be.
-    told = [program.stop() for program in reversed(programs) if program.name.startswith("tracecar")]
-    others = [f"tracecar ended with status {status}" for status in told if status != 0] + collector.problems
+    others = programs.stop("tracecar") + collector.problems
     by_case = {id(case): differences for case, _, differences in rows}
     for case, problem in comparison.spans():
         (by_case[id(case)] if case else others).append(problem)

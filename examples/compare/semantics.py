@@ -3,15 +3,13 @@
 The rules are those of the OpenTelemetry semantic conventions 1.44 for HTTP server spans.
 """
 
-import re
 from dataclasses import dataclass
 
-from collector import value
+from common import TIMING, value
 
 KNOWN = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 REMOTE_KNOWN, REMOTE = 0x100, 0x200
 KIND_SERVER, UNSET, ERROR = 2, 0, 2
-TIMING = re.compile(r"trace;desc=00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 # Every other attribute has to be below `tracecar.`; what is opt-in in the conventions is not expected.
 ATTRIBUTES = {
     "http.request.method", "http.request.method_original", "http.response.status_code", "http.route", "error.type",
