@@ -9,8 +9,14 @@ pub mod endings {}
 #[doc = include_str!("spans.md")]
 pub mod spans {}
 
+#[doc = include_str!("lineage.md")]
+pub mod lineage {}
+
 #[doc = include_str!("export.md")]
 pub mod export {}
+
+#[doc = include_str!("egress.md")]
+pub mod egress {}
 
 #[doc = include_str!("operation.md")]
 pub mod operation {}

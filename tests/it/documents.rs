@@ -274,7 +274,21 @@ fn every_metric_that_the_documents_name_is_on_the_page() {
         }
     });
     let nowhere = "http://127.0.0.1:9";
-    let program = Start::before(&origin.url()).env("OTEL_EXPORTER_OTLP_ENDPOINT", nowhere).run();
+    let file = tempfile::NamedTempFile::new().expect("a file can be made");
+    let text = format!(
+        "service: {{ name: shop }}\ninbound: [{{ listen: 127.0.0.1:0, to: '{url}' }}]\n\
+         outbound: {{ mapped: [{{ listen: 127.0.0.1:0, to: '{url}' }}] }}\nadmin: {{ listen: 127.0.0.1:0 }}\n",
+        url = origin.url()
+    );
+    fs::write(file.path(), text).expect("it can be written");
+    let path = file.path().to_str().expect("a plain name");
+    let program = Start::new(["run", "--config", path]).env("OTEL_EXPORTER_OTLP_ENDPOINT", nowhere).run();
+    // A call, too: its metrics are there once there is one.
+    let mut service = Peer::connect(program.announced("passing calls on", "listen="));
+    for _ in 0..2 {
+        service.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n");
+        assert_eq!(service.response().status(), 200);
+    }
     let mut caller = Peer::connect(program.address);
     // The record of a request is there when the next one on its connection has been answered.
     for path in ["/events", "/", "/"] {

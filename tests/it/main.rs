@@ -6,27 +6,51 @@
 mod agreement;
 /// The built program, from its command line to its exit status.
 mod binary;
+/// `tracecar ca`: the files it makes, and leaves alone.
+mod ca;
+/// Values in content that name the parent of a call.
+mod content;
 /// Trace context, correlation ids, exclusion.
 mod context;
+/// `tracecar doctor`: what it says of peers that do not work.
+mod doctor;
 /// The reference configuration, and the texts of what is wrong with others.
 mod documents;
 /// Every way in which an exchange ends.
 mod endings;
 /// Spans on their way to a collector.
 mod export;
+/// The service graph that a backend draws of our spans.
+mod graph;
 /// Peers that break the rules.
 mod hostile;
 /// HTTP/2 and gRPC.
 mod http2;
+/// TLS that is looked into, with clients that agree and others.
+mod intercept;
 /// Who may import whom.
 mod layering;
 /// Connections over time: kept, parked, stale, drained.
 mod life;
+/// Whose call is it, with real processes.
+mod lineage;
+/// The way out: calls through the forward proxy and mapped listeners.
+mod outbound;
 /// Messages of every shape pass as they were.
 mod passing;
 /// Parsers of headers against arbitrary input and against `tests/corpus`.
 mod properties;
+/// Attempts to get by the way out to where nobody should.
+mod relay;
 /// Peers: sidecar, origin, collector.
 mod support;
+/// TLS to services, tunnels, interception.
+mod tls;
+/// Connections that are redirected to tracecar without the service's knowledge.
+#[cfg(target_os = "linux")]
+mod transparent;
+/// The same with tracecar where they arrive.
+#[cfg(target_os = "linux")]
+mod transparent_calls;
 /// Connections that change their protocol.
 mod upgrade;

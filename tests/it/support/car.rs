@@ -59,6 +59,16 @@ impl TestCar {
         self.bound.inbound[0]
     }
 
+    /// The forward proxy.
+    pub fn proxy(&self) -> SocketAddr {
+        self.bound.proxy.expect("outbound.proxy is configured")
+    }
+
+    /// A mapped listener, by its place in the settings.
+    pub fn mapped(&self, index: usize) -> SocketAddr {
+        self.bound.mapped[index]
+    }
+
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

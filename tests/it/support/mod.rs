@@ -2,10 +2,15 @@
 
 pub mod car;
 pub mod collector;
+pub mod exports;
 pub mod log;
+#[cfg(target_os = "linux")]
+pub mod namespaces;
 pub mod origin;
 pub mod page;
 pub mod program;
+pub mod secure;
+pub mod service;
 pub mod spans;
 
 use std::sync::Arc;
@@ -13,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{Method, Version};
 use opentelemetry::trace::{SpanId, TraceId};
-use tracecar::exchange::{Identity, Record, RequestFacts, Timings};
+use tracecar::exchange::{Identity, Record, RequestFacts, Side, Timings};
 
 /// How long a test waits for something that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,10 +43,11 @@ pub fn record(span: u64) -> Record {
         trace_id: TraceId::from_bytes([0xab; 16]),
         span_id: SpanId::from(span),
         parent: Some(SpanId::from(0xcafe_u64)),
+        remote: true,
         flags: 3,
     };
     let started_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let mut record = Record::new(identity, started_at, ([127, 0, 0, 1], 50_000).into());
+    let mut record = Record::new(Side::Inbound, identity, started_at, Some(([127, 0, 0, 1], 50_000).into()));
     record.status = Some(200);
     record.response_bytes = 198;
     record.timings = Timings { total: Duration::from_millis(5), ..Timings::default() };
@@ -53,6 +59,7 @@ pub fn record(span: u64) -> Record {
     record.request = Some(RequestFacts {
         method: Method::GET,
         known_method: true,
+        url: None,
         path,
         query: Some(query),
         scheme: "https",

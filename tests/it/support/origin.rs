@@ -16,7 +16,11 @@ pub struct Origin {
 
 impl Origin {
     pub fn new(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a port is free"), script)
+    }
+
+    /// The same where somebody else has bound a socket.
+    pub fn on(listener: TcpListener, script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("it is bound");
         let script = Arc::new(script);
         std::thread::spawn(move || {

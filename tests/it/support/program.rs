@@ -71,8 +71,21 @@ impl Start {
         Self::of(command)
     }
 
+    /// A command that runs the program, somewhere else or as somebody else.
+    pub fn by(mut command: Command) -> Self {
+        // Whoever is to start it has to be found.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path);
+        Self::piped(command)
+    }
+
     fn of(mut command: Command) -> Self {
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env_clear();
+        Self::piped(command)
+    }
+
+    fn piped(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command }
     }
 
@@ -163,7 +176,8 @@ impl Program {
         ended
     }
 
-    fn announced(&self, message: &str, field: &str) -> SocketAddr {
+    /// The address that its log announces.
+    pub fn announced(&self, message: &str, field: &str) -> SocketAddr {
         let line = self.logs(message);
         let rest = line.split(field).nth(1).unwrap_or_else(|| panic!("{field} in {line:?}"));
         rest.split_whitespace().next().and_then(|address| address.parse().ok()).expect("an address")
