@@ -3,8 +3,9 @@
 //! After a 101 a connection is a blind tunnel (HX-3). A side that closes its sending half has that passed on; the
 //! other direction goes on until it closes too.
 
+use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use tokio::time::timeout;
 /// Bytes read at once. A tunnel holds two such buffers for as long as it is open.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// How long one direction may be silent once the other has ended. Whoever has closed its side has nothing more to say, and
-/// most that do have left; but an answer that goes on is let through, however long it takes.
+/// How long one direction may be silent once the other has ended; it may come to twice that. Whoever has closed its side has
+/// nothing more to say, and most that do have left; but an answer that goes on is let through, however long it takes.
 const FAREWELL: Duration = Duration::from_secs(60);
 
 /// How a tunnel ended.
@@ -48,48 +49,59 @@ where
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let Passed { sent, received } = passed;
-    let (up_ended, down_ended) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (went_up, went_down) = (AtomicU64::new(0), AtomicU64::new(0));
     let upwards = async {
         let mut upstream_write = upstream_write;
         upstream_write.write_all(&early).await.map_err(End::UpstreamBroken)?;
         *sent += early.len() as u64;
         drop(early);
-        let ends = Ends { own: &up_ended, other: &down_ended };
-        copy(client_read, upstream_write, sent, ends, End::ClientBroken, End::UpstreamBroken).await
+        let passed = (sent, &went_up);
+        copy(client_read, upstream_write, passed, End::ClientBroken, End::UpstreamBroken).await
     };
-    let ends = Ends { own: &down_ended, other: &up_ended };
-    let downwards = copy(upstream_read, client_write, received, ends, End::UpstreamBroken, End::ClientBroken);
-    match tokio::try_join!(upwards, downwards) {
-        Ok(_) => End::Closed,
-        Err(end) => end,
-    }
+    let passed = (received, &went_down);
+    let downwards = copy(upstream_read, client_write, passed, End::UpstreamBroken, End::ClientBroken);
+    let (mut upwards, mut downwards) = (std::pin::pin!(upwards), std::pin::pin!(downwards));
+    let ended = tokio::select! {
+        ended = &mut upwards => match ended {
+            Ok(()) => while_it_moves(downwards, &went_down).await,
+            failed => failed,
+        },
+        ended = &mut downwards => match ended {
+            Ok(()) => while_it_moves(upwards, &went_up).await,
+            failed => failed,
+        },
+    };
+    ended.err().unwrap_or(End::Closed)
 }
 
-/// Whether a direction has ended, and the other.
-#[derive(Clone, Copy)]
-struct Ends<'t> {
-    own: &'t AtomicBool,
-    other: &'t AtomicBool,
+/// Waits for the end of a direction for as long as anything moves in it. The time begins now, however long it has been silent
+/// before: the answer to a long upload comes when that is over. A side that does not take what it is sent is silent, too.
+async fn while_it_moves(
+    mut direction: impl Future<Output = Result<(), End>> + Unpin,
+    moved: &AtomicU64,
+) -> Result<(), End> {
+    loop {
+        let before = moved.load(Ordering::Relaxed);
+        if let Ok(ended) = timeout(FAREWELL, &mut direction).await {
+            return ended;
+        }
+        if moved.load(Ordering::Relaxed) == before {
+            return Ok(());
+        }
+    }
 }
 
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    bytes: &mut u64,
-    ends: Ends<'_>,
+    (bytes, moved): (&mut u64, &AtomicU64),
     read_failed: fn(io::Error) -> End,
     write_failed: fn(io::Error) -> End,
 ) -> Result<(), End> {
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
         buffer.clear();
-        let Ok(read) = timeout(FAREWELL, from.read_buf(&mut buffer)).await else {
-            if ends.other.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            continue;
-        };
-        let read = match read {
+        let read = match from.read_buf(&mut buffer).await {
             // Many close TLS without saying so first. What is said in a tunnel has ends of its own, so nobody is fooled.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             read => read.map_err(read_failed)?,
@@ -97,12 +109,12 @@ async fn copy(
         if read == 0 {
             // A side that is gone already cannot be told so.
             let _ = to.shutdown().await;
-            ends.own.store(true, Ordering::Relaxed);
             return Ok(());
         }
         to.write_all(&buffer).await.map_err(write_failed)?;
         to.flush().await.map_err(write_failed)?;
         *bytes += buffer.len() as u64;
+        moved.store(*bytes, Ordering::Relaxed);
     }
 }
 
@@ -133,6 +145,30 @@ mod tests {
         caller.shutdown().await.unwrap();
         assert!(matches!(run(client, Bytes::new(), upstream, &mut passed).await, End::Closed));
         assert!(begun.elapsed() < FAREWELL * 6, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_closed_is_waited_for_from_then_on_and_while_the_other_side_speaks() {
+        let (mut caller, client) = tokio::io::duplex(64);
+        let (upstream, mut service) = tokio::io::duplex(64);
+        let mut passed = Passed::default();
+        let peers = async {
+            // A long silence of one direction before the other ends does not count.
+            tokio::time::sleep(FAREWELL * 3 - Duration::from_secs(1)).await;
+            caller.shutdown().await.unwrap();
+            for _ in 0..10 {
+                tokio::time::sleep(FAREWELL - Duration::from_secs(10)).await;
+                service.write_all(b".").await.unwrap();
+            }
+            let spoken = tokio::time::Instant::now();
+            let mut heard = Vec::new();
+            caller.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"..........");
+            spoken.elapsed()
+        };
+        let (end, silence) = tokio::join!(run(client, Bytes::new(), upstream, &mut passed), peers);
+        assert!(matches!(end, End::Closed), "{end:?}");
+        assert!(silence >= FAREWELL && silence <= FAREWELL * 2, "{silence:?}");
     }
 
     #[tokio::test]
