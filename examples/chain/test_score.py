@@ -96,7 +96,24 @@ class Judging(unittest.TestCase):
         call = pair()[0]
         judged = [(call, score.Verdict("right"))] * 99 + [(call, score.Verdict("wrong"))]
         self.assertEqual(score.missed(judged, [(None, 99), ("shop", 99), ("shop->orders", 99)], 1), [])
-        self.assertEqual(len(score.missed(judged, [(None, 99.5), ("shop", 99.5), ("stock", 1)], 0.5)), 4)
+        self.assertEqual(len(score.missed(judged, [(None, 99.5), ("shop", 99.5), ("stock", 1)], 0.5)), 5)
+
+    def test_what_one_method_leaves_unknown_does_not_make_another_right(self):
+        call = pair()[0]
+        judged = [(call, score.Verdict("unknown", "none"))] * 990
+        judged += [(call, score.Verdict("right", "process"))] * 9 + [(call, score.Verdict("wrong", "process"))]
+        told = score.missed(judged, [], 0.5)
+        self.assertEqual(told, ["10.0 % of process are wrong, more than 0.5 %"])
+        self.assertEqual(score.missed(judged, [], 10), [])
+
+    def test_a_guess_is_told_apart_and_bounded_among_all(self):
+        guess = score.judge(*pair(parent=("t", "other"), method="sole", confidence=0.6))
+        self.assertEqual(guess, score.Verdict("wrong", "sole (a guess)"))
+        self.assertEqual(score.judge(*pair(method="sole", confidence=0.9)).method, "sole")
+        call = pair()[0]
+        judged = [(call, guess)] + [(call, score.Verdict("unknown", "none"))] * 199
+        self.assertEqual(score.missed(judged, [], 0.5), [])
+        self.assertEqual(score.missed(judged[:100], [], 0.5), ["1.0 % of all are wrong, more than 0.5 %"])
 
     def test_shares_are_never_rounded_to_all_or_nothing(self):
         self.assertEqual([score.share(1, 100000), score.share(99999, 100000), score.share(0, 5)], [0.01, 99.99, 0.0])

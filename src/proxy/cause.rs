@@ -33,7 +33,7 @@ pub(super) struct Cause {
     pub(super) ancestry: Option<Ancestry>,
     /// The correlation id of the exchange that caused a call.
     pub(super) correlation: Option<HeaderValue>,
-    /// The call, as a known parent's; to be dropped with the head of the answer.
+    /// The call, as that of its parent or of whom its process serves; to be dropped with the head of the answer.
     pub(super) call: Option<Waiting>,
 }
 
@@ -200,13 +200,14 @@ async fn search(
             cause.call = Some(Waiting { lineage: lineage.clone(), call });
             cause
         }
-        Verdict::Unknown { candidates, links } => {
+        Verdict::Unknown { candidates, links, call } => {
             // A trace that may belong to a kept one is kept, or its part of the story would be missing.
             let sampled = links.iter().map(|whose| whose.flags & Context::SAMPLED != 0).reduce(|a, b| a || b);
             let mut cause = Cause::new(start.follow(sampled));
             cause.ancestry =
                 Some(Ancestry { method: Ancestry::NONE, confidence: 0.0, candidates: candidates as u32 });
             cause.links = links.iter().map(link_to).collect();
+            cause.call = call.map(|call| Waiting { lineage: lineage.clone(), call });
             cause
         }
     }

@@ -3,6 +3,8 @@
 //! The tiers that read what the call says come first ([`State::evidence`]); those that conclude from who is there
 //! come after. Wherever two things contradict each other there is no decision.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use super::habits::{Came, Habit, Habits, Process};
@@ -54,6 +56,8 @@ pub(super) struct State {
     pub habits: Habits,
     /// Processes that were seen to own a connection on which an exchange was handed over.
     pub served: Generations<()>,
+    /// Processes that wait for answers, and for how many.
+    awaiting: HashMap<u32, u32>,
     /// Exchanges that are open and had no room: while there are any, nobody is known to be the only one.
     pub untracked: usize,
     pub counts: Counts,
@@ -304,9 +308,10 @@ impl State {
         }
         if narrowed.is_none() {
             // The worker waits for an answer, so somebody else in it calls: or the other call was not its own.
-            if !habit.one_at_a_time
+            if !habit.watched
+                || !habit.one_at_a_time
                 || self.busy_with(owner).nth(1).is_some()
-                || self.live.slot(slot).waiting > 0
+                || self.awaits(owner, slot)
             {
                 return None;
             }
@@ -319,6 +324,12 @@ impl State {
         let shares = narrowed.is_some()
             || question.gathered.tokens.as_slice().iter().any(|token| self.live.carries(slot, *token));
         (!habit.shows_parent || shares).then_some(slot)
+    }
+
+    /// Whether the process, or the exchange that it serves, waits for the answer to a call; also to one of an exchange before it, which
+    /// somebody has made who does not end with it.
+    fn awaits(&self, owner: &Owner, slot: u32) -> bool {
+        self.live.slot(slot).waiting > 0 || self.awaiting.contains_key(&owner.process)
     }
 
     /// Whether another exchange that could be the parent ended a moment ago.
@@ -503,10 +514,11 @@ impl State {
             self.habits.process(Process::ServesSeveral, now);
             return;
         }
+        self.habits.watched(question.destination);
         if !owner.elsewhere.is_empty() {
             self.habits.process(Process::ServesOneOfSeveral, now);
         }
-        if crowded && self.live.at(served.exchange).is_some_and(|slot| self.live.slot(slot).waiting > 0) {
+        if crowded && self.live.at(served.exchange).is_some_and(|slot| self.awaits(owner, slot)) {
             self.habits.process(Process::Overlaps, now);
         }
     }
@@ -555,18 +567,46 @@ impl State {
         }
     }
 
+    /// Notes that a call waits for its answer, which an exchange has made, or the process that serves it.
+    fn waits(&mut self, slot: u32, question: &Question<'_>) -> CallToken {
+        self.live.slot_mut(slot).waiting += 1;
+        let process = question.owner.map(|owner| owner.process);
+        if let Some(process) = process {
+            *self.awaiting.entry(process).or_default() += 1;
+        }
+        CallToken { exchange: self.live.id(slot), place: None, process }
+    }
+
+    /// Undoes [`State::waits`].
+    pub(super) fn answered(&mut self, call: CallToken, now: Instant) {
+        if let Some(process) = call.process
+            && let Entry::Occupied(mut calls) = self.awaiting.entry(process)
+        {
+            *calls.get_mut() -= 1;
+            if *calls.get() == 0 {
+                calls.remove();
+            }
+        }
+        let Some(slot) = self.live.at(call.exchange) else { return };
+        let parent = self.live.slot_mut(slot);
+        parent.waiting = parent.waiting.saturating_sub(1);
+        if let Some(sent) = call.place.and_then(|place| parent.calls.get_mut(place)) {
+            sent.answered_at = Some(now);
+        }
+    }
+
     /// Notes on the parent that it has sent a call.
-    pub(super) fn sent(&mut self, parent: u32, destination: u64, arrived: Instant) -> CallToken {
-        let exchange = self.live.id(parent);
-        self.live.slot_mut(parent).waiting += 1;
+    pub(super) fn sent(&mut self, parent: u32, question: &Question<'_>) -> CallToken {
+        let token = self.waits(parent, question);
         let calls = &mut self.live.slot_mut(parent).calls;
         let place = calls.len();
         if place < MAX_CALLS {
-            calls.push(SentCall { destination, sent_at: arrived, answered_at: None });
+            let (destination, sent_at) = (question.destination, question.arrived);
+            calls.push(SentCall { destination, sent_at, answered_at: None });
         } else {
             self.counts.calls_not_kept += 1;
         }
-        CallToken { exchange, place }
+        CallToken { place: Some(place), ..token }
     }
 
     /// The verdict on a decision that has been learnt from.
@@ -575,16 +615,21 @@ impl State {
             Decision::Parent { slot, method, confidence, candidates } => {
                 // A slot that was found among the live is one.
                 let Some(whose) = self.live.slot(slot).whose.clone() else {
-                    return Verdict::Unknown { candidates, links: Vec::new() };
+                    return Verdict::Unknown { candidates, links: Vec::new(), call: None };
                 };
                 self.counts.decided[method.place()] += 1;
-                let call = self.sent(slot, question.destination, question.arrived);
+                let call = self.sent(slot, question);
                 Verdict::Parent { whose, method, confidence, candidates, call }
             }
             Decision::Unknown { candidates, likely, only } => {
                 self.counts.unknown += 1;
                 let links = self.links(likely, only, question, now);
-                Verdict::Unknown { candidates: candidates.max(links.len()), links }
+                // A process that makes another call meanwhile does more than one thing at a time.
+                let mut served = self.served(question);
+                let only = served.next().filter(|_| served.next().is_none());
+                drop(served);
+                let call = only.map(|slot| self.waits(slot, question));
+                Verdict::Unknown { candidates: candidates.max(links.len()), links, call }
             }
         }
     }

@@ -14,8 +14,13 @@ const ROOM: usize = 1024;
 /// Calls to a destination after which it is no longer new.
 const KNOWN_AFTER: u32 = 16;
 
-/// Time with no exchange open, of late, in which a background call would have shown itself.
-const IDLE_ENOUGH: Duration = Duration::from_secs(1);
+/// Calls of processes that were looked at, with no sign of work that no request causes, after which a process may decide.
+/// Where such work is more than one call in a hundred, it nearly always shows within as many. Where it is less, the first of it may
+/// be taken for that of a request, and is then one wrong parent among more than two hundred that are right.
+pub(super) const WATCHED_ENOUGH: u32 = 512;
+
+/// The part of the window in which no exchange was open, of late, where a background call would have shown itself.
+pub(super) const IDLE_ENOUGH: u32 = 20;
 
 /// Calls of a shape that showed their parent before it counts as their habit; the habit holds while they are four times as many as those that did not.
 const SHOWN_ENOUGH: u16 = 4;
@@ -34,6 +39,8 @@ pub(super) struct Habits {
     apart_at: Option<Instant>,
     /// The latest call of a process that waited for the answer to another.
     overlapped_at: Option<Instant>,
+    /// Calls of processes that were looked at, since the last of these two.
+    watched: u32,
     idle: Duration,
     idle_since: Option<Instant>,
     idle_halved_at: Option<Instant>,
@@ -42,6 +49,8 @@ pub(super) struct Habits {
 #[derive(Clone, Copy, Debug, Default)]
 struct Destination {
     calls: u32,
+    /// Calls of processes that were looked at, since the last in the background.
+    watched: u32,
     background_at: Option<Instant>,
     late_at: Option<Instant>,
 }
@@ -65,6 +74,9 @@ pub(super) struct Habit {
     pub quiet: bool,
     /// In the window, each process served one exchange at a time, and made one call at a time.
     pub one_at_a_time: bool,
+    /// Enough calls of processes were seen, to this destination and to all, since the last sign of calls that no request
+    /// causes.
+    pub watched: bool,
     /// In the window, processes were seen to serve beside each other.
     pub apart: bool,
     /// The destination has been called often, and there was time in which background calls would have been seen.
@@ -106,9 +118,10 @@ impl Habits {
             late: lately(known.late_at) || lately(self.forgotten.late_at),
             quiet: !lately(self.disturbed_at),
             one_at_a_time: !lately(self.several_at) && !lately(self.overlapped_at),
+            watched: self.watched >= WATCHED_ENOUGH && known.watched >= KNOWN_AFTER,
             apart: lately(self.apart_at),
             shows_parent: shape.shown >= SHOWN_ENOUGH && shape.shown / 4 >= shape.bare,
-            known: known.calls >= KNOWN_AFTER && self.idle >= IDLE_ENOUGH,
+            known: known.calls >= KNOWN_AFTER && self.idle >= window / IDLE_ENOUGH,
         }
     }
 
@@ -119,9 +132,17 @@ impl Habits {
 
     pub(super) fn process(&mut self, process: Process, now: Instant) {
         match process {
-            Process::ServesSeveral => self.several_at = Some(now),
+            Process::ServesSeveral => (self.several_at, self.watched) = (Some(now), 0),
             Process::ServesOneOfSeveral => self.apart_at = Some(now),
-            Process::Overlaps => self.overlapped_at = Some(now),
+            Process::Overlaps => (self.overlapped_at, self.watched) = (Some(now), 0),
+        }
+    }
+
+    /// The process that made a call was looked at; it was busy with one exchange.
+    pub(super) fn watched(&mut self, destination: u64) {
+        self.watched = self.watched.saturating_add(1);
+        if let Some(known) = self.destinations.refresh(destination, ROOM) {
+            known.watched = known.watched.saturating_add(1);
         }
     }
 
@@ -140,7 +161,7 @@ impl Habits {
         if let Some(known) = self.destinations.refresh(destination, ROOM) {
             known.calls = known.calls.saturating_add(1);
             match came {
-                Came::Background => known.background_at = Some(now),
+                Came::Background => (known.background_at, known.watched) = (Some(now), 0),
                 Came::Late => known.late_at = Some(now),
                 Came::Shown | Came::Bare => {}
             }

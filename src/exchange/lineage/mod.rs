@@ -250,7 +250,10 @@ pub struct ExchangeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallToken {
     exchange: ExchangeId,
-    place: usize,
+    /// Among the calls that are kept of it.
+    place: Option<usize>,
+    /// That has made it, where that was looked up.
+    process: Option<u32>,
 }
 
 /// A context that an app forwarded, where its trace is that of a live exchange.
@@ -288,6 +291,9 @@ pub enum Verdict {
         /// Up to three likely ones: those that something in the call points at, then those that its process serves, then the
         /// other open ones but for those that wait to be accepted; in each part the newest first, for calls are made early.
         links: Vec<Whose>,
+        /// For [`Lineage::call_answered`], where its process serves one exchange: this is how it is seen that a process does
+        /// several things at a time.
+        call: Option<CallToken>,
     },
 }
 
@@ -455,7 +461,7 @@ impl Lineage {
         let decision = Decision::Parent { slot, method: Method::Header, confidence: 1.0, candidates: 1 };
         state.learn(&question, rules, &decision, now);
         let whose = state.live.slot(slot).whose.clone()?;
-        Some(Forwarded { call: state.sent(slot, question.destination, question.arrived), own_span, whose })
+        Some(Forwarded { call: state.sent(slot, &question), own_span, whose })
     }
 
     /// The connections on which open exchanges were handed over, if the owner of the caller's socket could help to decide.
@@ -483,16 +489,11 @@ impl Lineage {
     }
 
     /// The answer to a call has come, or will not come any more. To be said once, **of each call**: a parent with a call
-    /// that is not answered is taken to wait for it.
+    /// that is not answered is taken to wait for it, and so is the one that its process serves.
     pub fn call_answered(&self, call: CallToken) {
         let now = self.clock.now();
         let mut state = self.lock();
-        let Some(slot) = state.live.at(call.exchange) else { return };
-        let parent = state.live.slot_mut(slot);
-        parent.waiting = parent.waiting.saturating_sub(1);
-        if let Some(sent) = parent.calls.get_mut(call.place) {
-            sent.answered_at = Some(now);
-        }
+        state.answered(call, now);
     }
 
     /// What there is and what was decided.

@@ -144,7 +144,7 @@ impl Bench {
             let _open = self.open(99, &Says::path("/"));
             assert_eq!(self.find(&call), Some((99, Method::Sole)));
         }
-        self.pass(7 * SECOND);
+        self.pass(12 * SECOND);
     }
 
     /// The same while a stream is open, beside which no call is given away until then.
@@ -153,7 +153,24 @@ impl Bench {
             let _open = self.open(99, &Says::path("/"));
             self.find(&Says::path("/x"));
         }
-        self.pass(7 * SECOND);
+        self.pass(12 * SECOND);
+    }
+
+    /// Lets enough calls to that destination be seen of a process that makes none by itself.
+    fn watch(&self, destination: &str) {
+        let _open = hand_over(self, 98);
+        let call = Says { owner: owner(self, 98, &[98]), destination, ..Says::path("/watched/for/long") };
+        for _ in 0..habits::WATCHED_ENOUGH {
+            assert_eq!(self.find(&call), Some((98, Method::Sole)));
+        }
+        self.pass(12 * SECOND);
+    }
+
+    /// As many of these calls are given to nobody.
+    fn unknown(&self, times: u32, says: &Says<'_>) {
+        for _ in 0..times {
+            assert_eq!(self.find(says), None);
+        }
     }
 
     /// The number of the parent, and how it was found. The call is answered at once.
@@ -163,7 +180,10 @@ impl Bench {
                 self.lineage.call_answered(call);
                 Some((number(&whose), method))
             }
-            Verdict::Unknown { .. } => None,
+            Verdict::Unknown { call, .. } => {
+                call.into_iter().for_each(|call| self.lineage.call_answered(call));
+                None
+            }
         }
     }
 
@@ -227,7 +247,7 @@ fn two_carriers_of_an_id_are_the_only_candidates_afterwards() {
     let _a = bench.open(2, &Says::correlation("same"));
     let _b = bench.open(3, &Says { path: &path, ..Says::correlation("same") });
     let _newest = bench.open(4, &Says::path("/"));
-    let Verdict::Unknown { candidates, links } = bench.verdict(&Says::correlation("same")) else {
+    let Verdict::Unknown { candidates, links, .. } = bench.verdict(&Says::correlation("same")) else {
         panic!("two carry it")
     };
     assert_eq!((candidates, links.iter().map(number).collect::<Vec<_>>()), (2, vec![3, 2]));
@@ -489,6 +509,7 @@ fn owner_beside(
 #[test]
 fn a_process_that_serves_one_exchange_calls_for_it() {
     let bench = Bench::new();
+    bench.watch("other:80");
     let _open: Vec<_> = (1..4).map(|number| hand_over(&bench, number)).collect();
     let call = Says { owner: owner(&bench, 7, &[2]), ..Says::path("/") };
     assert_eq!(bench.find(&call), Some((2, Method::Process)));
@@ -496,12 +517,14 @@ fn a_process_that_serves_one_exchange_calls_for_it() {
     assert_eq!(bench.find(&several), None, "threads of one process are not told apart");
     assert_eq!(bench.find(&call), None, "a service with such processes may serve some that are not seen");
     bench.pass(Duration::from_secs(60));
-    assert_eq!(bench.find(&call), Some((2, Method::Process)));
+    bench.unknown(habits::WATCHED_ENOUGH - 1, &call);
+    assert_eq!(bench.find(&call), Some((2, Method::Process)), "it was watched anew");
 }
 
 #[test]
 fn a_worker_that_seems_to_do_two_things_at_once_speaks_against_the_process() {
     let bench = Bench::new();
+    bench.watch("other:80");
     let _open = [hand_over(&bench, 1), hand_over(&bench, 2)];
     let first = Says { owner: owner(&bench, 7, &[1]), ..Says::path("/") };
     let Verdict::Parent { call, .. } = bench.verdict(&first) else { panic!("it serves one") };
@@ -510,12 +533,57 @@ fn a_worker_that_seems_to_do_two_things_at_once_speaks_against_the_process() {
     let second = Says { owner: owner(&bench, 8, &[2]), ..Says::path("/") };
     assert_eq!(bench.find(&second), None, "others do the same");
     bench.pass(Duration::from_secs(60));
-    assert_eq!(bench.find(&second), Some((2, Method::Process)));
+    bench.unknown(habits::WATCHED_ENOUGH - 1, &second);
+    assert_eq!(bench.find(&second), Some((2, Method::Process)), "they were watched anew");
+}
+
+#[test]
+fn a_process_decides_only_after_many_calls_of_its_kind_were_watched() {
+    let bench = Bench::new();
+    let _open = [hand_over(&bench, 1), hand_over(&bench, 2)];
+    let call = Says { owner: owner(&bench, 7, &[1]), ..Says::path("/") };
+    bench.unknown(habits::WATCHED_ENOUGH, &call);
+    assert_eq!(bench.find(&call), Some((1, Method::Process)));
+    let elsewhere = Says { destination: "elsewhere:80", ..call };
+    bench.unknown(16, &elsewhere);
+    assert_eq!(bench.find(&elsewhere), Some((1, Method::Process)));
+}
+
+#[test]
+fn that_a_worker_does_two_things_at_once_is_seen_also_while_it_is_only_watched() {
+    let bench = Bench::new();
+    let _open = [hand_over(&bench, 1), hand_over(&bench, 2)];
+    let call = Says { owner: owner(&bench, 7, &[1]), ..Says::path("/") };
+    bench.unknown(habits::WATCHED_ENOUGH - 1, &call);
+    let Verdict::Unknown { call: Some(waits), .. } = bench.verdict(&call) else { panic!("it serves one") };
+    assert_eq!(bench.find(&call), None, "it makes another before the answer to the first");
+    bench.lineage.call_answered(waits);
+    bench.pass(Duration::from_secs(59));
+    assert_eq!(bench.find(&call), None, "within the window");
+    bench.pass(SECOND);
+    bench.unknown(habits::WATCHED_ENOUGH - 1, &call);
+    assert_eq!(bench.find(&call), Some((1, Method::Process)));
+}
+
+#[test]
+fn a_call_that_a_worker_still_waits_for_is_not_over_with_the_exchange_that_it_seemed_to_be_of() {
+    let bench = Bench::new();
+    bench.watch("other:80");
+    let (first, _other) = (hand_over(&bench, 1), hand_over(&bench, 2));
+    let of_a_thread = Says { owner: owner(&bench, 7, &[1]), ..Says::path("/") };
+    let Verdict::Parent { call, .. } = bench.verdict(&of_a_thread) else { panic!("it serves one") };
+    drop(first);
+    let _next = hand_over(&bench, 3);
+    let own = Says { owner: owner(&bench, 7, &[3]), ..Says::path("/") };
+    assert_eq!(bench.find(&own), None, "one of both is not the request's");
+    bench.lineage.call_answered(call);
+    assert_eq!(bench.find(&own), None, "now it is known that there are such");
 }
 
 #[test]
 fn that_a_process_serves_the_only_open_exchange_is_no_more_than_that_it_is_the_only_one() {
     let bench = Bench::new();
+    bench.watch("other:80");
     let first = hand_over(&bench, 1);
     let call = Says { owner: owner(&bench, 7, &[1]), ..Says::path("/") };
     assert_eq!(bench.find(&call), Some((1, Method::Sole)));
@@ -532,7 +600,7 @@ fn exchanges_that_wait_to_be_accepted_are_neither_candidates_nor_linked() {
     let bench = Bench::new();
     let _open: Vec<_> = (1..6).map(|number| hand_over(&bench, number)).collect();
     let call = Says { owner: owner_beside(&bench, 7, &[1, 2], |number| number < 4), ..Says::path("/") };
-    let Verdict::Unknown { candidates, links } = bench.verdict(&call) else { panic!("it serves two") };
+    let Verdict::Unknown { candidates, links, .. } = bench.verdict(&call) else { panic!("it serves two") };
     assert_eq!((candidates, links.iter().map(number).collect::<Vec<_>>()), (3, vec![2, 1, 3]));
 }
 
@@ -556,6 +624,7 @@ fn what_was_accepted_once_is_not_asked_for_again_until_the_exchange_has_another_
 #[test]
 fn an_exchange_that_opened_on_the_same_connection_since_is_not_meant() {
     let bench = Bench::new();
+    bench.watch("other:80");
     let first = hand_over(&bench, 1);
     let _other = hand_over(&bench, 2);
     let call = Says { owner: owner(&bench, 7, &[1]), arrived_at: Some(bench.clock.now()), ..Says::path("/") };
@@ -568,6 +637,7 @@ fn an_exchange_that_opened_on_the_same_connection_since_is_not_meant() {
 #[test]
 fn a_worker_that_calls_while_it_serves_nothing_speaks_against_all_conclusions() {
     let bench = Bench::new();
+    bench.watch("other:80");
     let _open = [hand_over(&bench, 1), hand_over(&bench, 2)];
     let served = Says { owner: owner(&bench, 7, &[1]), ..Says::path("/") };
     assert_eq!(bench.find(&served), Some((1, Method::Process)));
@@ -578,12 +648,14 @@ fn a_worker_that_calls_while_it_serves_nothing_speaks_against_all_conclusions() 
     assert_eq!(bench.find(&idle), None);
     assert_eq!(bench.find(&served), None, "within the window");
     bench.pass(Duration::from_secs(60));
-    assert_eq!(bench.find(&served), Some((1, Method::Process)));
+    bench.unknown(15, &served);
+    assert_eq!(bench.find(&served), Some((1, Method::Process)), "it was watched anew");
 }
 
 #[test]
 fn a_known_late_call_speaks_against_the_process_while_there_is_a_tail() {
     let bench = Bench::new();
+    bench.watch("other:80");
     let _other = hand_over(&bench, 9);
     let late = Says { owner: owner(&bench, 7, &[]), ..Says::correlation("a") };
     drop(bench.open(1, &Says::correlation("a")));
@@ -598,6 +670,7 @@ fn a_known_late_call_speaks_against_the_process_while_there_is_a_tail() {
 #[test]
 fn a_call_of_a_worker_that_lacks_what_its_kind_usually_shows_is_of_nobody() {
     let bench = Bench::new();
+    bench.watch("other:80");
     for number in 1..6 {
         let id = number.to_string();
         let _open = bench.open(number, &Says::correlation(&id));
@@ -641,6 +714,7 @@ fn the_owner_is_asked_for_only_where_it_could_help() {
 #[test]
 fn a_stream_that_the_process_holds_besides_is_neither_served_nor_given_calls() {
     let bench = Bench::new();
+    bench.watch("other:80");
     let stream = hand_over(&bench, 1);
     let _open = [hand_over(&bench, 2), hand_over(&bench, 3)];
     let seen_before = Says { owner: owner(&bench, 7, &[1, 2]), ..Says::path("/") };
@@ -669,7 +743,9 @@ fn the_process_is_not_asked_for_where_too_many_are_open_and_streams_do_not_count
     let mut open: Vec<_> = (1..=257).map(|number| hand_over(&bench, number)).collect();
     let ask = || bench.lineage.undecided_connections(&bench.rules, &Says::path("/").call());
     assert_eq!(ask(), None);
-    let Verdict::Unknown { candidates, links } = bench.verdict(&Says::path("/")) else { panic!("many are") };
+    let Verdict::Unknown { candidates, links, .. } = bench.verdict(&Says::path("/")) else {
+        panic!("many are")
+    };
     assert_eq!((candidates, links.len()), (257, 3), "all are counted, none is walked to");
     open[0].streams();
     assert_eq!(ask().map(|asked| asked.len()), Some(256));
@@ -866,7 +942,7 @@ fn an_undecided_call_gets_links_to_the_newest_open_ones() {
     let bench = Bench::new();
     let mut open: Vec<_> = (1..6).map(|number| bench.open(number, &Says::path("/"))).collect();
     drop(open.remove(4));
-    let Verdict::Unknown { candidates, links } = bench.verdict(&Says::path("/")) else {
+    let Verdict::Unknown { candidates, links, .. } = bench.verdict(&Says::path("/")) else {
         panic!("four are open")
     };
     assert_eq!((candidates, links.iter().map(number).collect::<Vec<_>>()), (4, vec![4, 3, 2]));

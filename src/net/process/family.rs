@@ -3,7 +3,8 @@
 //! Looking through all processes of a machine takes milliseconds, through those of one server microseconds. So the *family* is
 //! looked through first: processes that were found to own a socket of the app, and those that share a socket with one of them, as
 //! the master and the workers of a prefork server share their listener. What they hold is read each time. Next
-//! come their *relatives*, of the same session: a worker may have closed all that it shared.
+//! come their *relatives*, of the same session (or of the same parent, where the session began outside of our namespace): a worker may
+//! have closed all that it shared.
 //! A process that is gone holds nothing, and one that has got its number since holds only what it holds: an
 //! answer is never older than the question, only the choice of whom to look at.
 //!
@@ -51,8 +52,8 @@ struct State {
     owners: Vec<Owner>,
     /// What the owners held when all were looked at.
     sockets: HashSet<u64>,
-    /// The sessions of the owners.
-    sessions: HashSet<u32>,
+    /// The kin of the owners.
+    kin: HashSet<Kin>,
     /// All processes that have been looked at, of the family or not.
     seen: HashSet<u32>,
     /// The latest number that was given when new processes were looked for.
@@ -187,9 +188,9 @@ impl Family {
         for process in new {
             in_time(until)?;
             let sockets: Vec<u64> = sockets_of(process).collect();
-            let session = Stat::of(process).map(|stat| stat.session);
+            let kin = Stat::of(process).and_then(|stat| stat.kin());
             let mut state = self.lock();
-            let related = session.is_some_and(|session| state.sessions.contains(&session))
+            let related = kin.is_some_and(|kin| state.kin.contains(&kin))
                 || sockets.iter().any(|inode| state.sockets.contains(inode));
             if related && !sockets.is_empty() {
                 state.join(process);
@@ -231,20 +232,14 @@ impl Family {
                 found = true;
             }
         }
-        let State { owners, sockets, sessions, members, relatives, seen, pause, looking, .. } = &mut *state;
+        let State { owners, sockets, kin, members, relatives, seen, pause, looking, .. } = &mut *state;
         let owns = |held: &&Held| owners.iter().any(|owner| owner.process == held.process);
         *sockets = held.iter().filter(owns).flat_map(|held| held.sockets.iter().copied()).collect();
-        // 0 is any session that began outside of our namespace.
-        *sessions = held
-            .iter()
-            .filter(owns)
-            .filter_map(|held| held.session)
-            .filter(|session| *session != 0)
-            .collect();
+        *kin = held.iter().filter(owns).filter_map(|held| held.kin).collect();
         let (family, others): (Vec<_>, Vec<_>) =
             held.iter().partition(|held| held.sockets.iter().any(|inode| sockets.contains(inode)));
         *members = family.iter().map(|held| held.process).take(MAX_MEMBERS).collect();
-        let related = |held: &&Held| held.session.is_some_and(|session| sessions.contains(&session));
+        let related = |held: &&Held| held.kin.is_some_and(|of| kin.contains(&of));
         *relatives = others.into_iter().filter(related).map(|held| held.process).take(MAX_MEMBERS).collect();
         *seen = held.iter().map(|held| held.process).collect();
         if asked.is_some() {
@@ -275,12 +270,12 @@ impl State {
         if self.owners.iter().any(|owner| owner.process == process) {
             return;
         }
-        let Some(Stat { began, session }) = Stat::of(process) else { return };
-        self.sessions.extend(Some(session).filter(|session| *session != 0));
+        let Some(stat) = Stat::of(process) else { return };
+        self.kin.extend(stat.kin());
         if self.owners.len() == MAX_OWNERS {
             self.owners.remove(0);
         }
-        self.owners.push(Owner { process, began });
+        self.owners.push(Owner { process, began: stat.began });
     }
 
     fn join(&mut self, process: u32) {
@@ -331,19 +326,27 @@ fn inode(link: &str) -> Option<u64> {
 struct Held {
     process: u32,
     sockets: Vec<u64>,
-    session: Option<u32>,
+    kin: Option<Kin>,
 }
 
 impl Held {
     fn by(process: u32) -> Self {
-        let session = Stat::of(process).map(|stat| stat.session);
-        Self { process, sockets: sockets_of(process).collect(), session }
+        let kin = Stat::of(process).and_then(|stat| stat.kin());
+        Self { process, sockets: sockets_of(process).collect(), kin }
     }
 }
 
-/// What does not change about a process.
+/// What processes of one server have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kin {
+    Session(u32),
+    Parent(u32),
+}
+
+/// What seldom or never changes about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
+    parent: u32,
     session: u32,
     /// In the kernel's ticks since the machine began.
     began: u64,
@@ -359,7 +362,20 @@ impl Stat {
         // The name is in brackets and may hold anything; behind it are the third field and the others.
         let (_, behind) = stat.rsplit_once(')')?;
         let mut fields = behind.split_ascii_whitespace();
-        Some(Self { session: fields.nth(3)?.parse().ok()?, began: fields.nth(15)?.parse().ok()? })
+        Some(Self {
+            parent: fields.nth(1)?.parse().ok()?,
+            session: fields.nth(1)?.parse().ok()?,
+            began: fields.nth(15)?.parse().ok()?,
+        })
+    }
+
+    /// 0 is any session, and any parent, outside of our namespace; and what has lost its parent has process 1.
+    fn kin(&self) -> Option<Kin> {
+        match (self.session, self.parent) {
+            (0, 0 | 1) => None,
+            (0, parent) => Some(Kin::Parent(parent)),
+            (session, _) => Some(Kin::Session(session)),
+        }
     }
 }
 
@@ -393,8 +409,19 @@ mod tests {
     #[test]
     fn a_process_may_have_any_name() {
         let line = "77 (a) b (c)) S 1 77 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9876 1 2 3\n";
-        assert_eq!(Stat::read(line), Some(Stat { session: 42, began: 9876 }));
+        assert_eq!(Stat::read(line), Some(Stat { parent: 1, session: 42, began: 9876 }));
         assert_eq!(Stat::read("77 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_session_makes_kin_and_so_does_a_parent_where_no_session_is_to_be_seen() {
+        let kin = |parent, session| Stat { parent, session, began: 1 }.kin();
+        assert_eq!(kin(5, 42), kin(6, 42));
+        assert_ne!(kin(5, 42), kin(5, 43));
+        assert_eq!(kin(5, 0), kin(5, 0));
+        assert_ne!(kin(5, 0), kin(6, 0));
+        assert_ne!(kin(5, 0), kin(6, 5), "a number of a session is none of a process");
+        assert_eq!((kin(0, 0), kin(1, 0)), (None, None));
     }
 
     #[test]
