@@ -54,6 +54,7 @@ impl Doctor {
         let sources = Sources {
             file: name.as_deref().zip(text.as_deref()),
             env: &environment,
+            read: &config::read_file,
             flags: &flags,
             terminal: false,
         };

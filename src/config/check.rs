@@ -3,22 +3,27 @@
 //! Here is what needs more than one value to be judged; what a single value may be is said by its type. All
 //! problems are gathered before any is reported.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 
+use super::excerpt::Excerpts;
 use super::file::{self, File};
-use super::leaf::{Compression, ConsoleMode, Count, Leaf, Redact, SamplerName, Wrong};
+use super::leaf::{Compression, ConsoleMode, Count, Leaf, Wrong};
+use super::origin::{Origin, Origins};
 use super::problem::{Findings, Problem, Problems, quote};
 use super::reader::Reader;
 use super::settings::settings;
 use super::tree::{self, Node};
 use super::value::{At, Keys, Map, Value};
+use super::warnings::{Warnings, warn};
 use super::web::Template;
-use super::{Console, Export, Otlp, OtlpProtocol, OtlpTls, Queue, Settings, Upstream, env, write};
+use super::write::Written;
+use super::{Console, Export, Otlp, OtlpProtocol, OtlpTls, Queue, Settings, Upstream, env, files, write};
 use crate::exchange::{Exclusion, RouteError, Routes};
 
 /// Routes that contradict others, of which a report names this many.
@@ -46,6 +51,8 @@ pub struct Sources<'a> {
     pub file: Option<(&'a str, &'a str)>,
     /// Environment variables.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads the files that keys name: [`read_file`](super::read_file), but for tests.
+    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
     /// The command line.
     pub flags: &'a Flags,
     /// Whether standard output is a terminal.
@@ -61,6 +68,20 @@ pub struct Loaded {
     pub effective: String,
     /// What works, but hardly as meant; one line each.
     pub warnings: Vec<String>,
+    /// Files that keys name: those with secrets and PEM files. Not the file of the settings itself.
+    pub files: Vec<PathBuf>,
+    /// What the settings come to, for comparisons.
+    pub(super) written: Written,
+    /// Keyed hashes of what `files` hold, by the keys that name them; `None` for those that cannot be read.
+    pub(super) contents: BTreeMap<String, Option<u64>>,
+    origins: Origins,
+}
+
+impl Loaded {
+    /// What [`effective`](Self::effective) is, with a comment on each line that says where its value came from.
+    pub fn explained(&self) -> String {
+        write::document(&self.written, Some(&self.origins))
+    }
 }
 
 /// Settings from all sources.
@@ -74,6 +95,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
         Some((_, text)) => tree::parse(text),
         None => Ok(Rc::new(Node::empty())),
     };
+    let is_yaml = tree.is_ok();
     let file: Option<File> = match tree {
         Ok(tree) => reader.read(&tree),
         Err(problem) => {
@@ -81,22 +103,46 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
             None
         }
     };
-    let Reader { mut findings, mut warnings, secrets, .. } = reader;
-    let Some(mut file) = file else { return Err(findings.report(sources.file, &secrets)) };
+    let Reader { mut findings, warnings, mut origins, seen, .. } = reader;
+    // Read once more only where there is something to show.
+    let excerpts = || {
+        let (name, text) = sources.file?;
+        let scalars = is_yaml.then(|| tree::scalars(text));
+        Some((name, Excerpts::new(text, scalars, &seen, File::SECTION)))
+    };
+    let mut warnings = Warnings {
+        file: sources.file.map(|(name, _)| name),
+        texts: warnings.into_iter().map(|(text, place)| (text, Some(place))).collect(),
+    };
+    let Some(mut file) = file else { return Err(findings.report(excerpts())) };
 
-    env::overlay(&mut file, sources.env, &mut warnings);
-    flags(&mut file, sources.flags, &mut findings);
+    env::overlay(&mut file, sources.env, &mut origins, &mut warnings);
+    flags(&mut file, sources.flags, &mut origins, &mut findings);
     check(&file, &mut findings);
     let routes = routes(&file, &mut findings);
     let templates =
         templates("outbound.url_templates", &file.outbound.url_templates, Vec::new(), &mut findings);
-    let export = export(&mut file, sources, &mut findings, &mut warnings);
-    if !findings.is_empty() {
-        return Err(findings.report(sources.file, &secrets));
+    let read = files::read(&file, sources.read, &mut findings);
+    let export = export(&mut file, sources, read.headers, &mut findings, &origins, &mut warnings);
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut contents = BTreeMap::new();
+    for (key, (path, content)) in read.files {
+        contents.insert(key, content);
+        if !files.contains(&path) {
+            files.push(path);
+        }
     }
-    warn(&file, &mut warnings);
-    let effective = file.write().map(|written| write::document(&written)).unwrap_or_default();
-    Ok(Loaded { settings: settings(file, routes, templates, export), effective, warnings })
+    if !findings.is_empty() {
+        findings.locate(&origins);
+        let mut problems = findings.report(excerpts());
+        problems.files = files;
+        return Err(problems);
+    }
+    warn(&file, &origins, &mut warnings);
+    let written = file.write().unwrap_or(Written::Map(Vec::new()));
+    let effective = write::document(&written, None);
+    let settings = settings(file, routes, templates, export, read.admin_token);
+    Ok(Loaded { settings, effective, warnings: warnings.report(), files, written, contents, origins })
 }
 
 /// Notes a finding about a value that may come from anywhere; `path` is where the file would have it.
@@ -111,7 +157,7 @@ fn wrong<T>(findings: &mut Findings, at: &At<T>, path: &str, message: String, in
 }
 
 /// Lays the command line over the file.
-fn flags(file: &mut File, flags: &Flags, findings: &mut Findings) {
+fn flags(file: &mut File, flags: &Flags, origins: &mut Origins, findings: &mut Findings) {
     fn text(flag: &Option<String>) -> Option<&str> {
         flag.as_deref().map(str::trim).filter(|text| !text.is_empty())
     }
@@ -125,13 +171,19 @@ fn flags(file: &mut File, flags: &Flags, findings: &mut Findings) {
     }
     if let Some(name) = text(&flags.service) {
         file.service.name = Some(name.to_owned());
+        origins.replace("service.name", Origin::Flag("--service"));
     }
     match text(&flags.admin) {
         None => {}
-        Some("off") => file.admin.enabled = false,
+        Some("off") => {
+            file.admin.enabled = false;
+            origins.replace("admin.enabled", Origin::Flag("--admin"));
+        }
         Some(address) => {
             if let Some(listen) = parsed("--admin", address, findings) {
                 (file.admin.enabled, file.admin.listen) = (true, listen);
+                origins.replace("admin.enabled", Origin::Flag("--admin"));
+                origins.replace("admin.listen", Origin::Flag("--admin"));
             }
         }
     }
@@ -139,6 +191,7 @@ fn flags(file: &mut File, flags: &Flags, findings: &mut Findings) {
         && let Some(listen) = parsed("--proxy", address, findings)
     {
         file.outbound.proxy = Some(listen);
+        origins.replace("outbound.proxy", Origin::Flag("--proxy"));
     }
     let listen = text(&flags.listen).map(|address| parsed("--listen", address, findings));
     let to = text(&flags.to).map(|url| parsed("--to", url, findings));
@@ -151,6 +204,9 @@ fn flags(file: &mut File, flags: &Flags, findings: &mut Findings) {
             instead: "give --to, too: the two replace the file's inbound together".to_owned(),
         }),
         (listen, Some(to)) => {
+            origins.replace("inbound", Origin::Flag("--to"));
+            let origin = if listen.is_some() { Origin::Flag("--listen") } else { Origin::Default };
+            origins.replace("inbound[0].listen", origin);
             let default = || At::elsewhere("--listen", SocketAddr::from(([0, 0, 0, 0], 8080)));
             let listen = listen.unwrap_or_else(|| Some(default()));
             if let (Some(listen), Some(to)) = (listen, to) {
@@ -326,11 +382,13 @@ fn templates(
 fn export(
     file: &mut File,
     sources: &Sources<'_>,
+    from_files: Vec<(HeaderName, HeaderValue)>,
     findings: &mut Findings,
-    warnings: &mut Vec<String>,
+    origins: &Origins,
+    warnings: &mut Warnings<'_>,
 ) -> Export {
     let client = client_certificate(&mut file.export.otlp, findings, warnings);
-    bound_batch(&mut file.export.otlp.queue, findings, warnings);
+    bound_batch(&mut file.export.otlp.queue, findings, origins, warnings);
     let file::Export { otlp, console } = &file.export;
     let endpoint = endpoint(otlp, findings);
     let console = match console {
@@ -344,10 +402,11 @@ fn export(
         false => Console::Json,
     });
     let Map(headers) = &otlp.headers;
+    let headers = headers.iter().map(|(name, value)| (name.clone(), value.0.clone()));
     let otlp = endpoint.map(|endpoint| Otlp {
         endpoint,
         protocol: otlp.protocol,
-        headers: headers.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+        headers: headers.chain(from_files).collect(),
         gzip: otlp.compression == Compression::Gzip,
         timeout: otlp.timeout,
         tls: OtlpTls { certificate: otlp.certificate.clone(), client },
@@ -367,7 +426,7 @@ fn export(
 fn client_certificate(
     otlp: &mut file::Otlp,
     findings: &mut Findings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings<'_>,
 ) -> Option<(PathBuf, PathBuf)> {
     let (alone, path, other) = match (&otlp.client_certificate, &otlp.client_key) {
         (None, None) => return None,
@@ -377,7 +436,7 @@ fn client_certificate(
     };
     if alone.path.is_empty() {
         let variables = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY";
-        warnings.push(format!("{variables} work together only: the one that is set is ignored"));
+        warnings.add(None, format!("{variables} work together only: the one that is set is ignored"));
         (otlp.client_certificate, otlp.client_key) = (None, None);
     } else if !findings.touch(&format!("export.otlp.{other}")) {
         let message = format!("is of no use without {other}");
@@ -387,7 +446,12 @@ fn client_certificate(
 }
 
 /// A batch is no larger than the queue.
-fn bound_batch(queue: &mut file::Queue, findings: &mut Findings, warnings: &mut Vec<String>) {
+fn bound_batch(
+    queue: &mut file::Queue,
+    findings: &mut Findings,
+    origins: &Origins,
+    warnings: &mut Warnings<'_>,
+) {
     let (batch, Count(spans)) = (&queue.max_batch, queue.max_spans);
     let Count(size) = batch.value;
     if size <= spans {
@@ -398,7 +462,8 @@ fn bound_batch(queue: &mut file::Queue, findings: &mut Findings, warnings: &mut 
         wrong(findings, batch, "", message, &format!("write {spans} or less, or raise max_spans"));
         return;
     }
-    warnings.push(format!("batches are bounded to {spans} spans, all that the export queue holds"));
+    let place = origins.place("export.otlp.queue.max_spans");
+    warnings.add(place, format!("batches are bounded to {spans} spans, all that the export queue holds"));
     queue.max_batch.value = Count(spans);
 }
 
@@ -425,63 +490,6 @@ fn endpoint(otlp: &file::Otlp, findings: &mut Findings) -> Option<Uri> {
         });
     }
     full
-}
-
-/// What works, but hardly as meant.
-fn warn(file: &File, warnings: &mut Vec<String>) {
-    let file::Outbound { proxy, mapped, transparent, clients, .. } = &file.outbound;
-    let listens = proxy.is_some() || !mapped.is_empty() || transparent.is_some();
-    if let Some(all) = clients.iter().find(|net| net.prefix_len() == 0).filter(|_| listens) {
-        warnings.push(format!(
-            "outbound.clients has {all}: anybody who reaches the listener can use it as a relay to wherever outbound.allow \
-             and outbound.deny let them"
-        ));
-    }
-    if file.service.name.is_none() {
-        warnings.push(
-            "the service has no name, so its spans say unknown_service: give --service, OTEL_SERVICE_NAME or \
-             service.name in the file"
-                .to_owned(),
-        );
-    }
-    let sampler = file.sampling.sampler;
-    if !matches!(sampler, SamplerName::Ratio | SamplerName::ParentRatio) && file.sampling.ratio.0 != 1.0 {
-        warnings.push(format!(
-            "sampling.ratio is not read by the sampler {}: write parentbased_traceidratio or traceidratio",
-            sampler.show()
-        ));
-    }
-    let file::UrlQuery { redact, allow } = &file.url_query;
-    if *redact != Redact::All && !allow.is_empty() {
-        warnings.push(format!(
-            "url_query.allow is not read where url_query.redact is {}: write redact: all",
-            redact.show()
-        ));
-    }
-    let otlp = &file.export.otlp;
-    if let (Some(endpoint), None) = (&otlp.endpoint, &otlp.traces_endpoint)
-        && otlp.protocol == OtlpProtocol::HttpProtobuf
-        && endpoint.0.path().trim_end_matches('/').ends_with("/v1/traces")
-    {
-        warnings.push(
-            "the OTLP endpoint ends in /v1/traces, which is added once more: leave it out, or write it as \
-             traces_endpoint"
-                .to_owned(),
-        );
-    }
-    let port =
-        otlp.traces_endpoint.as_ref().or(otlp.endpoint.as_ref()).and_then(|endpoint| endpoint.0.port_u16());
-    let usual = match (otlp.protocol, port) {
-        (OtlpProtocol::HttpProtobuf, Some(4317)) => Some("grpc"),
-        (OtlpProtocol::Grpc, Some(4318)) => Some("http/protobuf"),
-        _ => None,
-    };
-    if let (Some(usual), Some(port)) = (usual, port) {
-        warnings.push(format!(
-            "the OTLP endpoint's port {port} is usually spoken to with {usual}, but the protocol is {}",
-            otlp.protocol.show()
-        ));
-    }
 }
 
 #[cfg(test)]

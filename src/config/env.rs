@@ -10,20 +10,30 @@ use http::HeaderName;
 use super::OtlpProtocol;
 use super::file::{File, Otlp, Service};
 use super::leaf::{Compression, ConsoleMode, Count, Leaf, Propagator, Ratio, SamplerName, Wrong};
+use super::origin::{Origin, Origins};
 use super::problem::quote;
+use super::reader::step;
 use super::value::{At, Map};
+use super::warnings::Warnings;
 use super::web::{AttributeName, Endpoint, MethodName, Secret};
 
 /// Lays the variables over `file`, and notes in `warnings` those that are ignored.
-pub(super) fn overlay(file: &mut File, lookup: &dyn Fn(&str) -> Option<String>, warnings: &mut Vec<String>) {
-    let mut env = Environment { lookup, warnings };
+pub(super) fn overlay(
+    file: &mut File,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    origins: &mut Origins,
+    warnings: &mut Warnings<'_>,
+) {
+    let mut env = Environment { lookup, origins, warnings };
     service(&mut file.service, &mut env);
     sampling(file, &mut env);
     if let Some(formats) = env.list("OTEL_PROPAGATORS", name::<Propagator>) {
         file.propagation.formats = formats;
+        env.gave("propagation.formats", "OTEL_PROPAGATORS");
     }
     if let Some(methods) = env.list("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", leaf::<MethodName>) {
         file.known_methods = methods;
+        env.gave("known_methods", "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS");
     }
     otlp(&mut file.export.otlp, &mut env);
     queue(&mut file.export.otlp, &mut env);
@@ -35,12 +45,14 @@ pub(super) fn no_color(lookup: &dyn Fn(&str) -> Option<String>) -> bool {
     lookup("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-struct Environment<'a> {
+struct Environment<'a, 'w> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
-    warnings: &'a mut Vec<String>,
+    /// Where values came from.
+    origins: &'a mut Origins,
+    warnings: &'a mut Warnings<'w>,
 }
 
-impl Environment<'_> {
+impl Environment<'_, '_> {
     /// The variable, unless it is empty.
     fn text(&self, name: &str) -> Option<String> {
         let text = (self.lookup)(name)?;
@@ -49,7 +61,19 @@ impl Environment<'_> {
     }
 
     fn ignored(&mut self, name: &str, why: &str) {
-        self.warnings.push(format!("{name} is ignored: {why}"));
+        self.warnings.add(None, format!("{name} is ignored: {why}"));
+    }
+
+    /// Notes that the value at `path` is from the variable.
+    fn gave(&mut self, path: &str, name: &str) {
+        self.origins.replace(path, Origin::Variable(name.to_owned()));
+    }
+
+    /// As [`parsed`](Self::parsed), for the key at `path`.
+    fn value<T>(&mut self, path: &str, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let value = self.parsed(name, parse)?;
+        self.gave(path, name);
+        Some(value)
     }
 
     /// What the variable stands for, or a warning.
@@ -57,10 +81,11 @@ impl Environment<'_> {
         parse(&self.text(name)?).map_err(|why| self.ignored(name, &why)).ok()
     }
 
-    /// As [`parsed`](Self::parsed), for traces only or else for all signals.
-    fn otlp<T>(&mut self, option: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let specific = self.parsed(&format!("OTEL_EXPORTER_OTLP_TRACES_{option}"), &parse);
-        specific.or_else(|| self.parsed(&format!("OTEL_EXPORTER_OTLP_{option}"), &parse))
+    /// A value of the key at `export.otlp.{key}`, for traces only or else for all signals.
+    fn otlp<T>(&mut self, key: &str, option: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let path = format!("export.otlp.{key}");
+        let specific = self.value(&path, &format!("OTEL_EXPORTER_OTLP_TRACES_{option}"), &parse);
+        specific.or_else(|| self.value(&path, &format!("OTEL_EXPORTER_OTLP_{option}"), &parse))
     }
 
     /// The members of a comma list that can be read; `None` where that is none of them. No member is taken twice.
@@ -75,7 +100,7 @@ impl Environment<'_> {
             match parse(member) {
                 Ok(member) if members.contains(&member) => {}
                 Ok(member) => members.push(member),
-                Err(why) => self.warnings.push(format!("a part of {name} is ignored: {why}")),
+                Err(why) => self.warnings.add(None, format!("a part of {name} is ignored: {why}")),
             }
         }
         (!members.is_empty()).then_some(members)
@@ -107,22 +132,30 @@ fn truth(text: &str) -> Result<bool, String> {
 }
 
 /// ENV-2, RES-1, RES-7.
-fn service(service: &mut Service, env: &mut Environment<'_>) {
-    for (key, value) in env.parsed("OTEL_RESOURCE_ATTRIBUTES", resource_attributes).unwrap_or_default() {
-        match key.as_str() {
-            "service.name" => service.name = Some(value),
-            "service.namespace" => service.namespace = Some(value),
-            "service.version" => service.version = Some(value),
-            "deployment.environment.name" => service.environment = Some(value),
-            _ => {
-                let Map(attributes) = &mut service.attributes;
-                attributes.retain(|(existing, _)| existing.0 != key);
-                attributes.push((AttributeName(key), value));
-            }
+fn service(service: &mut Service, env: &mut Environment<'_, '_>) {
+    let variable = "OTEL_RESOURCE_ATTRIBUTES";
+    for (key, value) in env.parsed(variable, resource_attributes).unwrap_or_default() {
+        let own = match key.as_str() {
+            "service.name" => Some(("name", &mut service.name)),
+            "service.namespace" => Some(("namespace", &mut service.namespace)),
+            "service.version" => Some(("version", &mut service.version)),
+            "deployment.environment.name" => Some(("environment", &mut service.environment)),
+            _ => None,
+        };
+        if let Some((own, slot)) = own {
+            *slot = Some(value);
+            env.gave(&format!("service.{own}"), variable);
+            continue;
         }
+        env.gave(&format!("service.attributes{}", step(&key)), variable);
+        let Map(attributes) = &mut service.attributes;
+        attributes.retain(|(existing, _)| existing.0 != key);
+        attributes.push((AttributeName(key), value));
     }
-    if let Some(name) = env.text("OTEL_SERVICE_NAME") {
+    let variable = "OTEL_SERVICE_NAME";
+    if let Some(name) = env.text(variable) {
         service.name = Some(name);
+        env.gave("service.name", variable);
     }
 }
 
@@ -165,25 +198,29 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 /// SMP-1, SMP-2, ENV-5.
-fn sampling(file: &mut File, env: &mut Environment<'_>) {
-    let Some(sampler) = env.parsed("OTEL_TRACES_SAMPLER", name::<SamplerName>) else { return };
+fn sampling(file: &mut File, env: &mut Environment<'_, '_>) {
+    let Some(sampler) = env.value("sampling.sampler", "OTEL_TRACES_SAMPLER", name::<SamplerName>) else {
+        return;
+    };
     file.sampling.sampler = sampler;
     if !matches!(sampler, SamplerName::Ratio | SamplerName::ParentRatio) {
         // Whatever the file says of a share was for another sampler.
         file.sampling.ratio = Ratio(1.0);
+        env.origins.replace("sampling.ratio", Origin::Default);
         return;
     }
-    if let Some(ratio) = env.parsed("OTEL_TRACES_SAMPLER_ARG", leaf::<Ratio>) {
+    if let Some(ratio) = env.value("sampling.ratio", "OTEL_TRACES_SAMPLER_ARG", leaf::<Ratio>) {
         file.sampling.ratio = ratio;
     }
 }
 
 /// OTLP-1 to OTLP-7.
-fn otlp(otlp: &mut Otlp, env: &mut Environment<'_>) {
-    if let Some(protocol) = env.otlp("PROTOCOL", name) {
+fn otlp(otlp: &mut Otlp, env: &mut Environment<'_, '_>) {
+    if let Some(protocol) = env.otlp("protocol", "PROTOCOL", name) {
         otlp.protocol = protocol;
     }
-    let insecure = env.otlp("INSECURE", truth).unwrap_or(false);
+    // A key of its own it has not: the scheme says it.
+    let insecure = env.otlp("insecure", "INSECURE", truth).unwrap_or(false);
     let protocol = otlp.protocol;
     let endpoint = |text: &str| match protocol {
         OtlpProtocol::Grpc if !text.contains("://") => {
@@ -192,29 +229,32 @@ fn otlp(otlp: &mut Otlp, env: &mut Environment<'_>) {
         }
         _ => leaf::<Endpoint>(text),
     };
-    if let Some(endpoint) = env.parsed("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint) {
+    if let Some(endpoint) = env.value("export.otlp.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint) {
         otlp.endpoint = Some(endpoint);
         otlp.traces_endpoint = None;
     }
-    if let Some(endpoint) = env.parsed("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint) {
+    let variable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    if let Some(endpoint) = env.value("export.otlp.traces_endpoint", variable, endpoint) {
         otlp.traces_endpoint = Some(endpoint);
     }
-    if let Some(headers) = env.otlp("HEADERS", headers) {
+    if let Some(headers) = env.otlp("headers", "HEADERS", headers) {
+        let Map(files) = &mut otlp.headers_file;
+        files.retain(|(name, _)| !headers.iter().any(|(other, _)| other == name));
         otlp.headers = Map(headers);
     }
-    if let Some(compression) = env.otlp("COMPRESSION", name::<Compression>) {
+    if let Some(compression) = env.otlp("compression", "COMPRESSION", name::<Compression>) {
         otlp.compression = compression;
     }
-    if let Some(timeout) = env.otlp("TIMEOUT", milliseconds) {
+    if let Some(timeout) = env.otlp("timeout", "TIMEOUT", milliseconds) {
         otlp.timeout = timeout;
     }
-    if let Some(path) = env.otlp("CERTIFICATE", leaf) {
+    if let Some(path) = env.otlp("certificate", "CERTIFICATE", leaf) {
         otlp.certificate = Some(path);
     }
-    if let Some(path) = env.otlp("CLIENT_CERTIFICATE", leaf) {
+    if let Some(path) = env.otlp("client_certificate", "CLIENT_CERTIFICATE", leaf) {
         otlp.client_certificate = Some(At::elsewhere("", path));
     }
-    if let Some(path) = env.otlp("CLIENT_KEY", leaf) {
+    if let Some(path) = env.otlp("client_key", "CLIENT_KEY", leaf) {
         otlp.client_key = Some(At::elsewhere("", path));
     }
 }
@@ -236,18 +276,24 @@ fn headers(text: &str) -> Result<Vec<(HeaderName, Secret)>, String> {
 }
 
 /// ENV-6.
-fn queue(otlp: &mut Otlp, env: &mut Environment<'_>) {
+fn queue(otlp: &mut Otlp, env: &mut Environment<'_, '_>) {
     let queue = &mut otlp.queue;
-    if let Some(delay) = env.parsed("OTEL_BSP_SCHEDULE_DELAY", milliseconds) {
+    if let Some(delay) =
+        env.value("export.otlp.queue.schedule_delay", "OTEL_BSP_SCHEDULE_DELAY", milliseconds)
+    {
         queue.schedule_delay = delay;
     }
-    if let Some(timeout) = env.parsed("OTEL_BSP_EXPORT_TIMEOUT", milliseconds) {
+    if let Some(timeout) =
+        env.value("export.otlp.queue.export_timeout", "OTEL_BSP_EXPORT_TIMEOUT", milliseconds)
+    {
         queue.export_timeout = timeout;
     }
-    if let Some(spans) = env.parsed("OTEL_BSP_MAX_QUEUE_SIZE", leaf) {
+    if let Some(spans) = env.value("export.otlp.queue.max_spans", "OTEL_BSP_MAX_QUEUE_SIZE", leaf) {
         queue.max_spans = spans;
     }
-    if let Some(spans) = env.parsed("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", leaf::<Count<_>>) {
+    if let Some(spans) =
+        env.value("export.otlp.queue.max_batch", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", leaf::<Count<_>>)
+    {
         queue.max_batch = At::elsewhere("", spans);
     }
 }
@@ -261,15 +307,17 @@ enum Exporter {
 }
 
 /// ENV-1 and ENV-11: both say what is exported at all. Propagation stays as it is (PROP-5).
-fn exporters(file: &mut File, env: &mut Environment<'_>) {
+fn exporters(file: &mut File, env: &mut Environment<'_, '_>) {
     let exporter = |text: &str| match text.to_ascii_lowercase().as_str() {
         "otlp" => Ok(Exporter::Otlp),
         "console" => Ok(Exporter::Console),
         "none" => Ok(Exporter::None),
         _ => Err(format!("{} is not one of otlp, console, none", quote(text))),
     };
-    let mut exporters = env.list("OTEL_TRACES_EXPORTER", exporter);
+    let mut variable = "OTEL_TRACES_EXPORTER";
+    let mut exporters = env.list(variable, exporter);
     if env.parsed("OTEL_SDK_DISABLED", truth) == Some(true) {
+        variable = "OTEL_SDK_DISABLED";
         exporters = Some(vec![Exporter::None]);
     }
     let Some(exporters) = exporters else { return };
@@ -283,12 +331,14 @@ fn exporters(file: &mut File, env: &mut Environment<'_>) {
                 OtlpProtocol::Grpc => "http://localhost:4317",
             };
             otlp.endpoint = Endpoint::parse(default).ok();
+            env.gave("export.otlp.endpoint", variable);
         }
     }
     file.export.console = match exporters.contains(&Exporter::Console) {
         true => ConsoleMode::On,
         false => ConsoleMode::Off,
     };
+    env.gave("export.console", variable);
 }
 
 #[cfg(test)]

@@ -18,10 +18,12 @@ use super::{HalfClose, LogFormat, OtlpProtocol, Trust, Upstream};
 use crate::propagation::Generate;
 
 /// Declares a mapping with known keys. A key is `name: type = default`, where the default is YAML, `null` for a key
-/// that may be absent, or `required`; `like` adds an example for the reference.
+/// that may be absent, or `required`; `like` adds an example for the reference, `applies` says what a change does and
+/// when (it counts for the keys below, too), and `fixed` says why a key is read at start only.
 macro_rules! section {
     ($(#[doc = $about:literal])+ $section:ident {
-        $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:tt $(like $example:literal)? ),+ $(,)?
+        $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:tt $(like $example:literal)?
+            $(applies $applies:literal)? $(fixed $fixed:literal)? ),+ $(,)?
     }) => {
         $(#[doc = $about])+
         #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +35,9 @@ macro_rules! section {
                     name: stringify!($key),
                     doc: concat!($($doc),+),
                     default: section!(@default $default),
-                    example: section!(@example $($example)?),
+                    example: section!(@optional $($example)?),
+                    applies: section!(@optional $($applies)?),
+                    fixed: section!(@optional $($fixed)?),
                     kind: <$type as Value>::kind,
                 }, )+ ],
             };
@@ -61,8 +65,8 @@ macro_rules! section {
     };
     (@default required) => { None };
     (@default $text:literal) => { Some($text) };
-    (@example) => { None };
-    (@example $text:literal) => { Some($text) };
+    (@optional) => { None };
+    (@optional $text:literal) => { Some($text) };
 }
 
 mod way_out;
@@ -74,11 +78,11 @@ section! {
     File {
         /// Who the spans say they come from. `${NAME}` and `${NAME:-default}` stand for environment variables in any
         /// value of this file, and `$$` for a dollar sign.
-        service: Service = "{}",
+        service: Service = "{}" applies "in spans that are sent from now on",
         /// Where callers are listened to, and where the service is. `--to` and `--listen` replace all of it.
-        inbound: Vec<Inbound> = "[]",
+        inbound: Vec<Inbound> = "[]" applies "a new listener opens, an old one takes no more connections and drains",
         /// The way out: what the service calls.
-        outbound: Outbound = "{}",
+        outbound: Outbound = "{}" applies "from the next call on",
         /// How the request that caused a call is found, for services that forward nothing.
         lineage: Lineage = "{}",
         /// What is passed on without a trace: requests that nobody wants to find again.
@@ -102,14 +106,14 @@ section! {
         /// Where spans go.
         export: Export = "{}",
         /// One line per request.
-        access_log: AccessLog = "{}",
+        access_log: AccessLog = "{}" applies "from the next line on",
         /// Pages for people and orchestrators: /metrics, /healthz, /readyz.
         admin: Admin = "{}",
         /// The process itself.
         runtime: Runtime = "{}",
         /// Level of tracecar's own log: off, error, warn, info, debug or trace, also by module as in
         /// `warn,tracecar::net=debug`.
-        log: LogLevels = "info",
+        log: LogLevels = "info" applies "from the next line on",
     }
 }
 
@@ -136,9 +140,9 @@ section! {
         /// Address and port to listen on. 0.0.0.0 takes callers from anywhere; port 0 takes any free port.
         listen: At<SocketAddr> = "0.0.0.0:8080",
         /// The service: http://host:port, h2c://host:port for HTTP/2 without TLS, or https://host:port.
-        to: At<Upstream> = required like "http://127.0.0.1:3000",
+        to: At<Upstream> = required like "http://127.0.0.1:3000" applies "from the next request on",
         /// What callers' trace contexts are worth here, in place of `propagation.trust`.
-        trust: Option<Trust> = "null" like "restart",
+        trust: Option<Trust> = "null" like "restart" applies "from the next request on",
     }
 }
 
@@ -253,7 +257,7 @@ section! {
         trusted_proxies: Vec<IpNet> = "[]" like "[10.0.0.0/8]",
         /// What a caller means that closes its sending side and waits: it has nothing more to send and is served, as
         /// RFC 9112 has it, or it has left and its request is cancelled.
-        half_close: HalfClose = "serve",
+        half_close: HalfClose = "serve" applies "for new connections",
     }
 }
 
@@ -261,12 +265,13 @@ section! {
     /// Bounds on every wait. Each is longer than nothing.
     Timeouts {
         /// From accepting a connection until its first bytes show its protocol.
-        detection: Wait = "10s",
-        /// From the first byte of a request's head until its last: slower callers are attackers.
-        request_header: Wait = "30s",
+        detection: Wait = "10s" applies "for new connections",
+        /// From the first byte of a request's head until its last: slower callers are attackers. Kept to within two
+        /// seconds.
+        request_header: Wait = "30s" applies "for new connections",
         /// Between requests of one connection. Longer than the 60s of common load balancers, so that they close
         /// first.
-        idle: Wait = "75s",
+        idle: Wait = "75s" applies "for new connections",
         /// Resolving and connecting to the service, which stands beside us.
         connect: Wait = "5s",
         /// From the sent request until the head of the response. Long, for some services think for minutes.
@@ -280,10 +285,10 @@ section! {
     /// Where spans go.
     Export {
         /// OTLP, to a collector or backend. On as soon as an endpoint is given here or by an `OTEL_` variable.
-        otlp: Otlp = "{}",
+        otlp: Otlp = "{}" applies "queued spans go to the new receiver",
         /// Spans on standard output: trees on a terminal, JSON lines elsewhere. auto is on where there is a terminal
         /// and no OTLP.
-        console: ConsoleMode = "auto",
+        console: ConsoleMode = "auto" applies "from the next span on",
     }
 }
 
@@ -298,6 +303,8 @@ section! {
         protocol: OtlpProtocol = "http/protobuf",
         /// Headers to send along, such as an API key. Their values are never shown.
         headers: Map<HeaderName, Secret> = "{}" like "{ x-api-key: \"${API_KEY}\" }",
+        /// Files that hold values of headers, one each, by the headers' names.
+        headers_file: Map<HeaderName, At<PathBuf>> = "{}" like "{ authorization: /run/secrets/otlp-authorization }",
         /// Spans repeat themselves: gzip makes them about ten times smaller.
         compression: Compression = "gzip",
         /// Bound on one attempt to send a batch; 0s is no bound.
@@ -309,7 +316,7 @@ section! {
         /// PEM file with the key of `client_certificate`.
         client_key: Option<At<PathBuf>> = "null" like "/etc/tracecar/client.key",
         /// What waits to be sent. What does not fit is dropped and counted, and no request waits for it.
-        queue: Queue = "{}",
+        queue: Queue = "{}" applies "from the next span on; what waits is kept",
     }
 }
 
@@ -325,7 +332,7 @@ section! {
         max_batch: At<Count<10_000_000>> = "512",
         /// Longest wait before a smaller batch is sent (`OTEL_BSP_SCHEDULE_DELAY`).
         schedule_delay: Duration = "5s",
-        /// Bound on one attempt; 0s is no bound (`OTEL_BSP_EXPORT_TIMEOUT`).
+        /// Bound on one attempt; 0s is no bound (`OTEL_BSP_EXPORT_TIMEOUT`). The shorter of this and `timeout` counts.
         export_timeout: Duration = "30s",
     }
 }
@@ -346,12 +353,15 @@ section! {
     /// Pages for people and orchestrators.
     Admin {
         /// Whether there are any.
-        enabled: bool = "true",
+        enabled: bool = "true" applies "the pages open or close",
         /// Address and port to listen on. Only this host, for the pages tell about callers; write 0.0.0.0:9464 for
         /// Kubernetes' probes and Prometheus (`--admin`).
-        listen: At<SocketAddr> = "127.0.0.1:9464",
+        listen: At<SocketAddr> = "127.0.0.1:9464" applies "the pages move to the new address",
+        /// File with the token that /config and POST /-/reload ask for where the pages are not on loopback only.
+        token_file: Option<At<PathBuf>> = "null" like "/run/secrets/tracecar-token"
+            applies "from the next request for a page on",
         /// Whether /readyz waits until the service accepts connections: ready means that requests are answered.
-        ready_needs_upstream: bool = "true",
+        ready_needs_upstream: bool = "true" applies "from the next request for a page on",
     }
 }
 
@@ -359,10 +369,10 @@ section! {
     /// The process itself.
     Runtime {
         /// Threads that carry requests. One is plenty for one service, and leaves it the other cores.
-        workers: Count<256> = "1",
+        workers: Count<256> = "1" fixed "connections live on their threads, which are made when the process starts",
         /// How long requests in flight may take to finish after SIGTERM. Leaves 5 of Kubernetes' 30 seconds to send the
         /// last spans.
-        drain: Duration = "25s",
+        drain: Duration = "25s" applies "at the next stop",
     }
 }
 
@@ -371,6 +381,7 @@ section! {
 /// `config/tracecar.yaml` is this text; a test compares them.
 pub fn reference() -> String {
     const OPENING: &str = "\
+# yaml-language-server: $schema=tracecar.schema.json\n\
 # The configuration of tracecar: every key with its default. A file needs only what differs, and most need only\n\
 # `inbound`. `tracecar check FILE` finds what is wrong with one.\n\
 #\n\

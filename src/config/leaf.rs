@@ -2,11 +2,15 @@
 //!
 //! Each is parsed once, here, into the type that the program uses. Nothing in this file knows a key.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use super::excerpt::Seen;
 use super::problem::quote;
+use super::value::Form;
 use super::{HalfClose, LogFormat, OtlpProtocol, Trust};
 use crate::exchange::Method;
 use crate::propagation::{Format, Generate};
@@ -18,10 +22,12 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) trait Leaf: Sized {
     /// What it is, after "write": `a duration such as 500ms or 10s`.
     const WHAT: &'static str;
+    /// What it looks like, for editors.
+    const FORM: Form = Form::Text(None);
     /// Whether YAML's own type matters, so that it cannot stand in quotes.
     const BARE: bool = false;
-    /// Whether it is never shown: [`show`](Self::show) masks it, and so do excerpts of the file.
-    const SECRET: bool = false;
+    /// What excerpts of the file show of it.
+    const SEEN: Seen = Seen::All;
 
     /// All texts that it can be, where they are few.
     fn names() -> Vec<&'static str> {
@@ -33,6 +39,17 @@ pub(super) trait Leaf: Sized {
 
     /// The text that stands for it, or a mask where that is a secret.
     fn show(&self) -> String;
+
+    /// A hash of what [`show`](Self::show) masks, by which two secrets are compared.
+    fn hidden(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A hash with a key of this process: it tells whether two secrets are the same, and nothing else.
+pub(super) fn hashed(secret: &[u8]) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(secret)
 }
 
 /// Why a text is not what it should be.
@@ -52,7 +69,7 @@ pub(super) fn wrong<T>(message: impl Into<String>, instead: impl Into<String>) -
 macro_rules! names {
     ($( $type:ty { $($name:literal => $value:expr),+ $(,)? } )+) => { $(
         impl Leaf for $type {
-            const WHAT: &'static str = concat!("one of these" $(, " ", $name)+);
+            const WHAT: &'static str = concat!("one of these:" $(, " ", $name)+);
 
             fn names() -> Vec<&'static str> {
                 vec![$($name),+]
@@ -159,6 +176,7 @@ names! {
 
 impl Leaf for bool {
     const WHAT: &'static str = "true or false";
+    const FORM: Form = Form::Truth;
     const BARE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
@@ -190,12 +208,17 @@ impl Leaf for String {
 
 impl Leaf for PathBuf {
     const WHAT: &'static str = "the path of a file";
+    const SEEN: Seen = Seen::Path;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        match text.contains('\0') {
-            true => wrong("a path cannot hold a zero character", "write the path of a file"),
-            false => Ok(text.into()),
+        if text.contains('\0') {
+            return wrong("a path cannot hold a zero character", "write the path of a file");
         }
+        // What belongs into the file, such as a key in PEM. No path that anybody means has several lines.
+        if text.contains('\n') {
+            return wrong("a path cannot hold a line break", "write the path of a file");
+        }
+        Ok(text.into())
     }
 
     fn show(&self) -> String {
@@ -209,6 +232,7 @@ pub(super) struct Count<const MAX: usize>(pub usize);
 
 impl<const MAX: usize> Leaf for Count<MAX> {
     const WHAT: &'static str = "a whole number from 1";
+    const FORM: Form = Form::Whole { max: MAX };
     const BARE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
@@ -232,6 +256,7 @@ pub(super) struct Ratio(pub f64);
 
 impl Leaf for Ratio {
     const WHAT: &'static str = "a share from 0 to 1, such as 0.1";
+    const FORM: Form = Form::Share;
     const BARE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
@@ -262,6 +287,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 impl Leaf for Duration {
     const WHAT: &'static str = "a duration such as 500ms, 10s or 5m";
+    const FORM: Form = Form::Text(Some("^[0-9]+(ms|s|m|h)$"));
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let (number, unit) =
@@ -279,7 +305,12 @@ impl Leaf for Duration {
             "m" => number.checked_mul(60_000),
             "h" => number.checked_mul(3_600_000),
             "" => return refused(format!("add a unit: {number}s, {number}ms, {number}m or {number}h")),
-            _ => return refused("write one whole number and one unit: ms, s, m or h".to_owned()),
+            _ => {
+                return refused(meant(text).map_or_else(
+                    || "write one whole number and one unit: ms, s, m or h".to_owned(),
+                    |meant| format!("write {meant}"),
+                ));
+            }
         };
         match milliseconds.map(Duration::from_millis) {
             Some(duration) if duration <= LONGEST => Ok(duration),
@@ -300,12 +331,31 @@ impl Leaf for Duration {
     }
 }
 
+/// The duration that somebody meant who wrote `10sec`, `5 min`, `1.5s` or `2 days`.
+fn meant(text: &str) -> Option<String> {
+    let number_ends = text.find(|char: char| !char.is_ascii_digit() && char != '.')?;
+    let (number, unit) = text.split_at(number_ends);
+    let milliseconds = match unit.trim().to_ascii_lowercase().as_str() {
+        "ms" | "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => 1.0,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1e3,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60e3,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3_600e3,
+        "d" | "day" | "days" => 24.0 * 3_600e3,
+        _ => return None,
+    };
+    let milliseconds = number.parse::<f64>().ok()? * milliseconds;
+    let whole = milliseconds >= 1.0 && milliseconds.fract() == 0.0 && milliseconds <= 1e12;
+    // Checked to be a whole number that fits.
+    whole.then(|| Duration::from_millis(milliseconds as u64).show())
+}
+
 /// A duration that is longer than nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wait(pub Duration);
 
 impl Leaf for Wait {
     const WHAT: &'static str = Duration::WHAT;
+    const FORM: Form = Form::Text(Some("^0*[1-9][0-9]*(ms|s|m|h)$"));
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let duration = Duration::parse(text)?;
@@ -329,6 +379,7 @@ pub(super) struct Bytes(pub usize);
 
 impl Leaf for Bytes {
     const WHAT: &'static str = "a size such as 64KiB or 16MiB";
+    const FORM: Form = Form::Text(Some("^0*[1-9][0-9]*(B|KiB|MiB|GiB)$"));
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let (number, unit) =
@@ -376,6 +427,7 @@ impl Leaf for Bytes {
 
 impl Leaf for SocketAddr {
     const WHAT: &'static str = "an address and port such as 0.0.0.0:8080";
+    const FORM: Form = Form::Text(Some("^[0-9a-fA-F.:\\[\\]%]+:[0-9]{1,5}$"));
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if let Ok(address) = text.parse() {
@@ -393,6 +445,9 @@ impl Leaf for SocketAddr {
             ("http" | "https", _) => wrong(message, "write 0.0.0.0:8080: an address has no scheme"),
             (_, Some(port)) if text.contains("://") => {
                 wrong(message, format!("leave the scheme out: write 0.0.0.0:{port}"))
+            }
+            (host, Some(_)) if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => {
+                wrong(message, "write four numbers from 0 to 255, as in 10.0.0.1:8080")
             }
             (_, Some(port)) => wrong(
                 message,

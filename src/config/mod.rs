@@ -4,36 +4,47 @@
 //!   and `web` are what keys hold, `reader` walks a `tree` of YAML by them, and `write` is the way back.
 //! * [`load`] turns text, environment (`env`) and flags into [`Settings`], and reports all [`Problems`] at once, each
 //!   with its place and what to write instead.
+//!   Secrets come from `files`, too; `origin` remembers where each value came from, `warnings` has what hardly works.
+//! * `changes` compares two versions in the words of the file, and `schema` describes the file to editors.
 //! * [`Settings`] is what the rest of the program sees: parsed, complete, and split into what is fixed at start
 //!   ([`Startup`]) and what each request reads once ([`Live`]).
 //!
 //! Nobody but this module knows YAML or environment variables.
 
+mod changes;
 mod check;
 mod env;
+mod excerpt;
 mod file;
+mod files;
 mod leaf;
+mod origin;
 mod problem;
 mod reader;
+mod schema;
 mod settings;
 mod substitute;
 mod tree;
 mod value;
+mod warnings;
 mod web;
 mod write;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+pub use self::changes::{Change, changes};
 pub use self::check::{Flags, Loaded, Sources, load};
 pub use self::file::reference;
+pub use self::files::{AdminToken, read_bytes, read_file, read_once};
 pub use self::leaf::parse_duration;
 pub use self::problem::Problems;
+pub use self::schema::schema;
 use crate::exchange::{Destinations, LineageRules, QueryRedaction, Routes, Sampler};
 use crate::propagation::{CorrelationRules, Propagation};
 use crate::wire::egress::{EgressRules, Target};
@@ -58,6 +69,8 @@ pub struct Startup {
     pub outbound: Option<Outbound>,
     /// Where the admin pages listen; `None` switches them off.
     pub admin: Option<SocketAddr>,
+    /// What `/config` and `POST /-/reload` ask for; `None` where nobody gave one.
+    pub admin_token: Option<AdminToken>,
     /// Whether `/readyz` asks for the service's port to accept connections.
     pub ready_needs_upstream: bool,
     /// Data-path threads, at least 1.
@@ -197,6 +210,8 @@ pub struct Live {
     pub destinations: Destinations,
     /// Destinations whose TLS is looked into.
     pub intercept: Vec<Target>,
+    /// Whether there is a way out: where no call is seen, no parent of one is searched for.
+    pub way_out: bool,
     /// How the parents of calls are found.
     pub lineage: LineageRules,
     /// How long a look into the process table may take; zero never looks.
@@ -280,7 +295,7 @@ pub enum Console {
 }
 
 /// An OTLP receiver and the queue before it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Otlp {
     /// The full URL that traces are sent to: for gRPC its authority only matters (OTLP-1, OTLP-10).
     pub endpoint: http::Uri,
@@ -350,18 +365,59 @@ pub enum LogFormat {
     Text,
 }
 
-/// The live settings, swapped as a whole. Only fronts load it: a request sees one version.
-#[derive(Clone, Debug)]
-pub struct LiveHandle(Arc<ArcSwap<Live>>);
+/// A value that is exchanged as a whole while it is read. Clones of the handle are one and the same.
+#[derive(Debug)]
+pub struct Swap<T>(Arc<ArcSwap<T>>);
 
-impl LiveHandle {
-    /// Makes `live` the version that new requests see.
-    pub fn new(live: Live) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(live)))
+/// The settings in force, for whoever is no front: a request sees those that its front had when it began.
+pub type LiveHandle = Swap<Live>;
+
+/// A [`Swap`] that is not kept alive by whoever holds this.
+#[derive(Debug)]
+pub struct WeakSwap<T>(Weak<ArcSwap<T>>);
+
+impl<T> Swap<T> {
+    /// Begins with `value`.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(value)))
     }
 
-    /// The version that a request beginning now sees.
-    pub fn load(&self) -> Arc<Live> {
+    /// Begins with the value that `make` makes, which may keep the handle.
+    pub fn new_cyclic(make: impl FnOnce(WeakSwap<T>) -> T) -> Self {
+        Self(Arc::new_cyclic(|weak| ArcSwap::from_pointee(make(WeakSwap(weak.clone())))))
+    }
+
+    /// The value now. One atomic step; whoever has it keeps it, whatever is stored meanwhile.
+    pub fn load(&self) -> Arc<T> {
         self.0.load_full()
+    }
+
+    /// Whoever loads from now on gets `value`.
+    pub fn store(&self, value: T) {
+        self.0.store(Arc::new(value));
+    }
+
+    /// A handle that does not keep the value.
+    pub fn downgrade(&self) -> WeakSwap<T> {
+        WeakSwap(Arc::downgrade(&self.0))
+    }
+}
+
+impl<T> WeakSwap<T> {
+    /// A handle that keeps the value; `None` when nobody does any more.
+    pub fn upgrade(&self) -> Option<Swap<T>> {
+        self.0.upgrade().map(Swap)
+    }
+}
+
+impl<T> Clone for Swap<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Clone for WeakSwap<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }

@@ -8,10 +8,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::excerpt::{self, Seen};
+use super::origin::Origins;
 use super::problem::{Findings, Place, Problem, quote};
 use super::substitute::{self, Invalid, substitute};
 use super::tree::{self, Content, Node};
 use super::value::{Field, Kind, Section, Value};
+
+/// How variables are referred to.
+const REFERENCES: &str = "write ${NAME}, ${env:NAME} or ${NAME:-default}; a dollar sign itself is $$";
 
 /// A node after substitution.
 pub(super) struct Given<'n> {
@@ -53,9 +58,11 @@ pub(super) struct Reader<'a> {
     /// What is wrong.
     pub findings: Findings,
     /// What works, but hardly as meant.
-    pub warnings: Vec<String>,
-    /// Where the file holds secrets.
-    pub secrets: Vec<Place>,
+    pub warnings: Vec<(String, Place)>,
+    /// Where values are written.
+    pub origins: Origins,
+    /// What excerpts of the file show. What nobody read is not among it.
+    pub seen: Vec<(Place, Seen)>,
 }
 
 impl<'a> Reader<'a> {
@@ -67,14 +74,22 @@ impl<'a> Reader<'a> {
             substituted: 0,
             findings: Findings::default(),
             warnings: Vec::new(),
-            secrets: Vec::new(),
+            origins: Origins::default(),
+            seen: Vec::new(),
         }
     }
 
     /// Notes a finding about the value that is being read.
     pub fn wrong(&mut self, place: Place, message: impl Into<String>, instead: impl Into<String>) {
         let (message, instead) = (message.into(), instead.into());
-        self.findings.add(Problem { subject: self.path().to_owned(), message, place: Some(place), instead });
+        let subject = if self.path().is_empty() { "the file" } else { self.path() };
+        self.findings.add(Problem { subject: subject.to_owned(), message, place: Some(place), instead });
+    }
+
+    /// Notes that the value that is being read is written at `place`.
+    pub fn written(&mut self, place: Place) {
+        let path = self.path.trim_start_matches('.');
+        self.origins.written(path, place);
     }
 
     /// The YAML path of the value that is being read.
@@ -84,7 +99,7 @@ impl<'a> Reader<'a> {
 
     /// The value of the tree, and what stands in its place where it has none.
     pub fn read<T: Value>(&mut self, node: &Node) -> Option<T> {
-        let given = self.resolve(node)?;
+        let given = self.resolve::<T>(node)?;
         T::read(self, &given)
     }
 
@@ -97,18 +112,27 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// A node with its variables put in. `None` where that found something wrong.
-    pub fn resolve<'n>(&mut self, node: &'n Node) -> Option<Given<'n>> {
+    /// The node of a `T` with its variables put in. `None` where that found something wrong.
+    pub fn resolve<'n, T: Value>(&mut self, node: &'n Node) -> Option<Given<'n>> {
         let place = node.place;
         let (text, plain) = match &node.content {
             Content::List(items) => return Some(Given { place, what: What::List(items) }),
             Content::Map(entries) => return Some(Given { place, what: What::Map(entries) }),
             Content::Scalar { text, plain } => (text, *plain),
         };
+        if !text.is_empty() {
+            self.seen.push((place, T::SEEN));
+        }
         let text = match substitute(text, self.env) {
             Ok(text) => text,
             Err(Invalid::Reference(bytes)) => {
-                self.invalid_reference(place, text, plain, bytes);
+                match T::SEEN {
+                    Seen::All => self.invalid_reference(place, text, plain, bytes),
+                    Seen::Url if excerpt::url(text) == *text => {
+                        self.invalid_reference(place, text, plain, bytes)
+                    }
+                    _ => self.wrong(place, "holds ${, but no reference to a variable", REFERENCES),
+                }
                 return None;
             }
             Err(Invalid::TooLong) => return self.too_long(place),
@@ -141,8 +165,7 @@ impl<'a> Reader<'a> {
             },
             false => place,
         };
-        let instead = "write ${NAME}, ${env:NAME} or ${NAME:-default}; a dollar sign itself is $$";
-        self.wrong(place, format!("{} is not a reference to a variable", quote(reference)), instead);
+        self.wrong(place, format!("{} is not a reference to a variable", quote(reference)), REFERENCES);
     }
 
     /// The entries of a mapping by their keys. Keys are never substituted (CFG-3).
@@ -152,7 +175,8 @@ impl<'a> Reader<'a> {
             What::Empty => &[],
             _ => {
                 let message = format!("{}, but must be a mapping", given.what.name());
-                let instead = match given.what {
+                let instead = match &given.what {
+                    What::Text { text, plain: true } if text.contains(':') => "put a space behind the colon",
                     What::List(_) => "write `key: value` without dashes or brackets",
                     _ => "write each `key: value` on a line of its own below it, indented",
                 };
@@ -174,7 +198,9 @@ impl<'a> Reader<'a> {
                 }
                 Some(line) => {
                     let instead = format!("remove one of the two; the first is on line {line}");
-                    self.below(&step(text), |reader| reader.wrong(key.place, "is given twice", instead));
+                    self.seen.push((key.place, Seen::Key));
+                    let step = step(&excerpt::key(text));
+                    self.below(&step, |reader| reader.wrong(key.place, "is given twice", instead));
                 }
             }
         }
@@ -187,6 +213,7 @@ impl<'a> Reader<'a> {
         let mut nodes = BTreeMap::new();
         for (key, place, node) in self.entries(given, &known)? {
             if section.fields.iter().any(|field| field.name == key) {
+                self.seen.push((place, Seen::All));
                 nodes.insert(key, node);
                 continue;
             }
@@ -194,7 +221,9 @@ impl<'a> Reader<'a> {
                 true => String::new(),
                 false => suggest(key, section, self.root),
             };
-            self.below(&step(key), |reader| reader.wrong(place, "is not a known key", instead));
+            self.seen.push((place, Seen::Key));
+            let step = step(&excerpt::key(key));
+            self.below(&step, |reader| reader.wrong(place, "is not a known key", instead));
         }
         Some(Entries { place: given.place, nodes })
     }
@@ -203,7 +232,7 @@ impl<'a> Reader<'a> {
     pub fn field<T: Value>(&mut self, entries: &Entries<'_>, field: &Field) -> Option<T> {
         let read = self.below(&step(field.name), |reader| {
             let node = *entries.nodes.get(field.name)?;
-            let given = reader.resolve(node)?;
+            let given = reader.resolve::<T>(node)?;
             if !matches!(given.what, What::Empty) {
                 return T::read(reader, &given);
             }

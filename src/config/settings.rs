@@ -6,13 +6,21 @@ use std::sync::Arc;
 use super::file::{self, File};
 use super::leaf::{Propagator, Redact, SamplerName};
 use super::value::Map;
-use super::{AccessLog, Export, Inbound, Live, Mapped, Outbound, Service, Settings, Startup, Timeouts};
+use super::{
+    AccessLog, AdminToken, Export, Inbound, Live, Mapped, Outbound, Service, Settings, Startup, Timeouts,
+};
 use crate::exchange::{Destination, Destinations, LineageRules, QueryRedaction, Root, Routes, Sampler};
 use crate::propagation::{CorrelationRules, Format, Propagation};
 use crate::wire::egress::EgressRules;
 
-/// What the program runs on. `routes`, `templates` and `export` were made from the file when they were checked.
-pub(super) fn settings(file: File, routes: Routes, templates: Routes, export: Export) -> Settings {
+/// What the program runs on. All but `file` was made from it when it was checked.
+pub(super) fn settings(
+    file: File,
+    routes: Routes,
+    templates: Routes,
+    export: Export,
+    admin_token: Option<AdminToken>,
+) -> Settings {
     let inwards = propagation(&file.propagation, &file.propagation.inbound);
     let outwards = propagation(&file.propagation, &file.propagation.outbound);
     let destinations = destinations(&file.outbound, &outwards, templates);
@@ -44,6 +52,7 @@ pub(super) fn settings(file: File, routes: Routes, templates: Routes, export: Ex
         destinations,
         intercept: file.outbound.intercept.hosts,
         process_budget: file.lineage.process_budget,
+        way_out: startup_outbound.is_some(),
         lineage: lineage(file.lineage),
         correlation,
         server_timing: file.propagation.server_timing,
@@ -69,6 +78,7 @@ pub(super) fn settings(file: File, routes: Routes, templates: Routes, export: Ex
             .collect(),
         outbound: startup_outbound,
         admin: file.admin.enabled.then_some(file.admin.listen.value),
+        admin_token,
         ready_needs_upstream: file.admin.ready_needs_upstream,
         workers: file.runtime.workers.0,
         drain: file.runtime.drain,

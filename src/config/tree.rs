@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, Span, Tag};
 
-use super::problem::{Place, Problem, quote};
+use super::excerpt::Stretch;
+use super::problem::{Place, Problem, REST};
 
 /// Bytes that a file may have.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
@@ -79,6 +80,14 @@ pub(super) fn parse(text: &str) -> Result<Rc<Node>, Problem> {
         return Err(problem(Some(place), "a control character stands here".to_owned(), instead));
     }
     Builder::default().build(text)
+}
+
+/// Where the scalars of a text are that [`parse`] took.
+pub(super) fn scalars(text: &str) -> Vec<Stretch> {
+    let events = Parser::new_from_str_with_options(text, Options::default()).map_while(Result::ok);
+    let scalars = events.filter(|(event, _)| matches!(event, Event::Scalar(..)));
+    let place = |at: Marker| (at.line().max(1), at.col() + 1);
+    scalars.map(|(_, span)| Stretch { start: place(span.start), end: place(span.end) }).collect()
 }
 
 fn problem(place: Option<Place>, message: String, instead: &str) -> Problem {
@@ -205,14 +214,31 @@ fn remedy(error: &ErrorKind) -> &'static str {
         Error::TabNotAllowed | Error::TabInBlockIndentation | Error::TabInIndentation => {
             "indent with spaces: YAML forbids tabs"
         }
+        Error::TabInPlainScalar => "a tab stands behind this, maybe before the next key: write spaces",
         Error::MappingValueNotAllowed => {
-            "indent this line as the keys beside it, and quote text that holds a colon and a space"
+            "indent this line as the keys beside it, one key to a line, and quote text that holds a colon and a space"
         }
         Error::InvalidIndentation | Error::ExpectedBlockMappingKey => {
-            "indent this line as the keys beside it"
+            "indent this line as the keys beside it; items of a list stand below a key of their own"
         }
+        Error::ExpectedBlockSequenceEntry => {
+            "indent this line as the keys of the item above it, or begin an item with `- `"
+        }
+        Error::SimpleKeyExpected => "write a colon behind the key, and a space behind the colon",
+        Error::ExpectedFlowMappingSeparator | Error::UnexpectedEofFlowMapping => {
+            "close the { before, put a comma here, or quote text that holds a colon and a space"
+        }
+        Error::ExpectedFlowSequenceSeparator
+        | Error::UnexpectedEofFlowSequence
+        | Error::InvalidColonPlacement
+        | Error::UnclosedFlowCollection { .. } => "close the [ or { before, or put a comma here",
+        Error::MisplacedFlowCollectionEnd | Error::MismatchedFlowCollectionEnd { .. } => {
+            "remove this bracket, or open it before"
+        }
+        Error::UnexpectedCharacter { .. } => "quote text that begins with this character",
         Error::UnknownAnchor => "quote text that begins with *, or define the anchor above",
-        Error::UnclosedQuotedScalar => "close the quote",
+        Error::UnclosedQuotedScalar | Error::InvalidQuotedScalarIndent => "close the quote before",
+        Error::UnknownQuotedScalarEscape => "write \\\\ for a backslash, or use single quotes",
         _ => "correct the YAML here or just before",
     }
 }
@@ -233,16 +259,20 @@ fn is_text(tag: Option<&Tag>, place: Place) -> Result<bool, Problem> {
         None => Ok(false),
         Some((Some("str"), _)) => Ok(true),
         Some((Some("int" | "float" | "bool" | "null" | "seq" | "map"), _)) => Ok(false),
-        Some((_, tag)) => {
-            let message = format!("the tag {} is not known", quote(&tag.original()));
-            Err(problem(Some(place), message, "leave the tag out"))
+        Some(_) => {
+            // It may be a password: they like to begin with an exclamation mark.
+            let instead = "leave the tag out, or quote text that begins with !";
+            Err(problem(Some(place), "this tag is not known".to_owned(), instead))
         }
     }
 }
 
 fn place(span: &Span) -> Place {
     let (start, end) = (span.start, span.end);
-    let width = if start.line() == end.line() { end.col().saturating_sub(start.col()).max(1) } else { 1 };
+    let width = match start.line() == end.line() {
+        true => end.col().saturating_sub(start.col()).max(1),
+        false => REST,
+    };
     Place { line: start.line().max(1), column: start.col() + 1, width }
 }
 

@@ -6,13 +6,18 @@
 
 use std::collections::HashSet;
 
+use super::excerpt::{self, Seen};
 use super::leaf::{Leaf, Wrong};
 use super::problem::{Place, quote};
 use super::reader::{Given, Reader, What, step};
+use super::tree::Content;
 use super::write::Written;
 
 /// Something that a key can hold.
 pub(super) trait Value: Sized {
+    /// What excerpts of the file show of a scalar in its place. Nothing where it should not be a scalar.
+    const SEEN: Seen = Seen::Never;
+
     /// What it is, for people, references and schemas.
     fn kind() -> Kind;
     /// The value of a node. `None` means that a finding was noted.
@@ -23,14 +28,34 @@ pub(super) trait Value: Sized {
 
 /// The description of a [`Value`].
 pub(super) enum Kind {
-    /// A scalar, and all texts that it can be, where they are few.
-    Leaf { names: Vec<&'static str> },
+    /// A scalar.
+    Leaf(Shape),
     /// A sequence.
     List(Box<Kind>),
     /// A mapping with keys that the user chooses.
-    Map,
+    Map(Box<Kind>),
     /// A mapping with known keys.
     Section(&'static Section),
+}
+
+/// What a scalar looks like.
+pub(super) struct Shape {
+    /// All texts that it can be, where they are few.
+    pub names: Vec<&'static str>,
+    /// What YAML takes it for.
+    pub form: Form,
+}
+
+/// What YAML takes a scalar for.
+pub(super) enum Form {
+    /// Text, and an expression that matches all of it that can be used, and little else.
+    Text(Option<&'static str>),
+    /// `true` or `false`.
+    Truth,
+    /// A whole number from 1.
+    Whole { max: usize },
+    /// A number from 0 to 1.
+    Share,
 }
 
 /// A mapping with known keys.
@@ -49,6 +74,10 @@ pub(super) struct Field {
     pub default: Option<&'static str>,
     /// A value to show where the default shows little.
     pub example: Option<&'static str>,
+    /// What a change of it does, and when; `None` where the section above says it.
+    pub applies: Option<&'static str>,
+    /// Why it is read at start only, where it is.
+    pub fixed: Option<&'static str>,
     /// What it holds.
     pub kind: fn() -> Kind,
 }
@@ -59,13 +88,18 @@ pub(super) trait Keys {
 }
 
 impl<T: Leaf> Value for T {
+    const SEEN: Seen = <T as Leaf>::SEEN;
+
     fn kind() -> Kind {
-        Kind::Leaf { names: T::names() }
+        Kind::Leaf(Shape { names: T::names(), form: T::FORM })
     }
 
     fn read(reader: &mut Reader<'_>, given: &Given<'_>) -> Option<Self> {
-        if T::SECRET {
-            reader.secrets.push(given.place);
+        reader.written(given.place);
+        // Brackets by mistake change nothing about what is in them.
+        if let What::List(items) = given.what {
+            let scalars = items.iter().filter(|item| matches!(item.content, Content::Scalar { .. }));
+            reader.seen.extend(scalars.map(|item| (item.place, <T as Leaf>::SEEN)));
         }
         let What::Text { text, plain } = &given.what else {
             let instead = format!("write {}", T::WHAT);
@@ -81,11 +115,13 @@ impl<T: Leaf> Value for T {
     }
 
     fn write(&self) -> Option<Written> {
-        Some(Written::Scalar { text: self.show(), bare: T::BARE })
+        Some(Written::Scalar { text: self.show(), bare: T::BARE, hidden: self.hidden() })
     }
 }
 
 impl<T: Value> Value for Option<T> {
+    const SEEN: Seen = T::SEEN;
+
     fn kind() -> Kind {
         T::kind()
     }
@@ -103,17 +139,34 @@ impl<T: Value> Value for Option<T> {
 }
 
 impl<T: Value> Value for Vec<T> {
+    const SEEN: Seen = T::SEEN;
+
     fn kind() -> Kind {
         Kind::List(Box::new(T::kind()))
     }
 
     fn read(reader: &mut Reader<'_>, given: &Given<'_>) -> Option<Self> {
         let items = match &given.what {
-            What::List(items) => *items,
+            What::List(items) => {
+                reader.written(given.place);
+                *items
+            }
             What::Empty => &[],
+            What::Text { text, plain: true } if text.starts_with('-') => {
+                reader.wrong(
+                    given.place,
+                    "is a single value, but must be a list",
+                    "put a space behind each dash",
+                );
+                return None;
+            }
             What::Text { text, .. } => {
-                let instead =
-                    format!("write [{}]", text.chars().take(60).collect::<String>().replace('\n', " "));
+                let instead = match T::SEEN {
+                    Seen::All => {
+                        format!("write [{}]", text.chars().take(60).collect::<String>().replace('\n', " "))
+                    }
+                    _ => "begin each item with `- `".to_owned(),
+                };
                 reader.wrong(given.place, "is a single value, but must be a list", instead);
                 return None;
             }
@@ -125,7 +178,7 @@ impl<T: Value> Value for Vec<T> {
         let mut read = Vec::new();
         for (index, node) in items.iter().enumerate() {
             reader.below(&format!("[{index}]"), |reader| {
-                let Some(given) = reader.resolve(node) else { return };
+                let Some(given) = reader.resolve::<T>(node) else { return };
                 match given.what {
                     What::Empty => reader.wrong(given.place, "is empty", "write a value, or remove the item"),
                     _ => read.extend(T::read(reader, &given)),
@@ -144,23 +197,28 @@ impl<T: Value> Value for Vec<T> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Map<K, V>(pub Vec<(K, V)>);
 
-impl<K: Leaf, V: Leaf> Value for Map<K, V> {
+impl<K: Leaf, V: Value> Value for Map<K, V> {
     fn kind() -> Kind {
-        Kind::Map
+        Kind::Map(Box::new(V::kind()))
     }
 
     fn read(reader: &mut Reader<'_>, given: &Given<'_>) -> Option<Self> {
         let mut read = Vec::new();
         let mut seen = HashSet::new();
+        reader.written(given.place);
         for (key, place, node) in reader.entries(given, "")? {
-            reader.below(&step(key), |reader| {
-                let parsed =
-                    K::parse(key).map_err(|Wrong { message, instead }| reader.wrong(place, message, instead));
-                let Some(given) = reader.resolve(node) else { return };
+            // Beside secrets, what cannot be a key may be one with its value.
+            let hides = V::SEEN != Seen::All && K::parse(key).is_err();
+            let key = if hides { excerpt::key(key) } else { key.to_owned() };
+            reader.seen.push((place, if hides { Seen::Key } else { Seen::All }));
+            reader.below(&step(&key), |reader| {
+                let parsed = K::parse(&key)
+                    .map_err(|Wrong { message, instead }| reader.wrong(place, message, instead));
+                let Some(given) = reader.resolve::<V>(node) else { return };
                 if matches!(given.what, What::Empty) {
                     // `${TOKEN}` of a variable that is not set: worth a word, but no reason not to start.
                     let warning = format!("{} is empty and left out", reader.path());
-                    reader.warnings.push(warning);
+                    reader.warnings.push((warning, given.place));
                     return;
                 }
                 let value = V::read(reader, &given);
@@ -200,6 +258,8 @@ impl<T> At<T> {
 }
 
 impl<T: Value> Value for At<T> {
+    const SEEN: Seen = T::SEEN;
+
     fn kind() -> Kind {
         T::kind()
     }

@@ -6,21 +6,26 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 
-use super::leaf::{Leaf, Wrong, wrong};
+use super::excerpt::{Seen, url};
+use super::leaf::{Leaf, Wrong, hashed, wrong};
 use super::problem::quote;
+use super::value::Form;
 use super::{BaseUrl, Upstream, UpstreamProtocol};
 use crate::exchange::{Exclusion, RouteError, Routes};
 use crate::wire::egress::{PortRange, Target, TargetError};
 
 impl Leaf for Upstream {
     const WHAT: &'static str = "where the service listens, such as http://127.0.0.1:3000";
+    const FORM: Form = Form::Text(Some("^([hH][tT][tT][pP][sS]?|[hH]2[cC])://"));
+    const SEEN: Seen = Seen::Url;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let shown = quote(text);
+        let shown = quote(&url(text));
         let Some((scheme, rest)) = text.split_once("://") else {
-            let instead = match text.chars().all(|char| char.is_ascii_digit()) {
-                true => format!("write http://127.0.0.1:{}", short(text)),
-                false => format!("write http://{}", short(text)),
+            let instead = match (text.chars().all(|char| char.is_ascii_digit()), host_and_port(text)) {
+                (true, _) => format!("write http://127.0.0.1:{}", short(text)),
+                (false, Some(host)) => format!("write http://{host}"),
+                (false, None) => format!("write {}", Self::WHAT),
             };
             return wrong(format!("{shown} has no scheme"), instead);
         };
@@ -35,7 +40,10 @@ impl Leaf for Upstream {
             }
         };
         if !matches!(path, "" | "/") {
-            let instead = format!("write {scheme}://{}; the path of each request is kept", short(authority));
+            let instead = match host_and_port(rest) {
+                Some(host) => format!("write {scheme}://{host}; the path of each request is kept"),
+                None => "leave the query out: each request brings its own".to_owned(),
+            };
             return wrong(format!("{shown} has a path"), instead);
         }
         if authority.contains('@') {
@@ -52,7 +60,13 @@ impl Leaf for Upstream {
             None => 80,
             Some(port) => match port.parse() {
                 Ok(port) if port > 0 => port,
-                _ => return wrong(invalid(), instead),
+                _ => {
+                    let host = short(parsed.host());
+                    return wrong(
+                        format!("{shown} has no valid port"),
+                        format!("write {scheme}://{host}:3000, with a port from 1 to 65535"),
+                    );
+                }
             },
         };
         if host.is_empty() || host.contains('%') {
@@ -72,6 +86,8 @@ impl Leaf for Upstream {
 
 impl Leaf for BaseUrl {
     const WHAT: &'static str = "a destination such as https://preprocessing.internal/base";
+    const FORM: Form = Upstream::FORM;
+    const SEEN: Seen = Seen::Url;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let after_scheme = text.find("://").map_or(0, |at| at + 3);
@@ -81,10 +97,10 @@ impl Leaf for BaseUrl {
         let path = path.trim_end_matches('/');
         if path.contains(['?', '#']) {
             let instead = "leave the query out: each request brings its own";
-            return wrong(format!("{} has a query", quote(text)), instead);
+            return wrong(format!("{} has a query", quote(&url(text))), instead);
         }
         if !path.is_empty() && path.parse::<http::uri::PathAndQuery>().is_err() {
-            return wrong(format!("{} has a path that is not one", quote(text)), "percent-encode it");
+            return wrong(format!("{} has a path that is not one", quote(&url(text))), "percent-encode it");
         }
         Ok(Self { to, path: path.to_owned() })
     }
@@ -120,7 +136,13 @@ impl Leaf for PortRange {
 
 /// The beginning of a text for a suggestion.
 fn short(text: &str) -> String {
-    text.chars().filter(|char| !char.is_control()).take(80).collect()
+    url(text).chars().filter(|char| !char.is_control()).take(80).collect()
+}
+
+/// Host and port of a URL without its scheme, for a suggestion. A query may hold an `@`, too, and a password a `?`.
+fn host_and_port(text: &str) -> Option<String> {
+    let host = text.rsplit('@').next().unwrap_or_default();
+    (!text.contains(['?', '#'])).then(|| short(host.split('/').next().unwrap_or_default()))
 }
 
 /// An `http` or `https` URL.
@@ -129,13 +151,19 @@ pub(super) struct Endpoint(pub Uri);
 
 impl Leaf for Endpoint {
     const WHAT: &'static str = "a URL such as http://collector:4318";
+    const FORM: Form = Form::Text(Some("^[hH][tT][tT][pP][sS]?://"));
+    const SEEN: Seen = Seen::Url;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if !text.contains("://") {
-            let instead = format!("write http://{0}, or https://{0}", short(text));
-            return wrong(format!("{} has no scheme", quote(text)), instead);
+            let instead = match host_and_port(text).filter(|host| !host.is_empty()) {
+                None => format!("write {}", Self::WHAT),
+                Some(host) => format!("write http://{host}, or https://{host}"),
+            };
+            return wrong(format!("{} has no scheme", quote(&url(text))), instead);
         }
-        let refused = |what: &str| wrong(format!("{} {what}", quote(text)), format!("write {}", Self::WHAT));
+        let refused =
+            |what: &str| wrong(format!("{} {what}", quote(&url(text))), format!("write {}", Self::WHAT));
         let Ok(uri) = text.parse::<Uri>() else { return refused("is not a URL") };
         match (uri.scheme_str(), uri.host()) {
             (_, None | Some("")) => refused("has no host"),
@@ -154,6 +182,11 @@ impl Leaf for Endpoint {
         let query = if self.0.query().is_some() { "?***" } else { "" };
         let path = if self.0.path() == "/" { "" } else { self.0.path() };
         format!("{}://{authority}{path}{query}", self.0.scheme_str().unwrap_or_default())
+    }
+
+    fn hidden(&self) -> Option<u64> {
+        let text = self.0.to_string();
+        text.contains(['@', '?']).then(|| hashed(text.as_bytes()))
     }
 }
 
@@ -204,7 +237,7 @@ impl std::fmt::Debug for Secret {
 
 impl Leaf for Secret {
     const WHAT: &'static str = "the value of a header";
-    const SECRET: bool = true;
+    const SEEN: Seen = Seen::Never;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let Ok(mut value) = HeaderValue::from_str(text) else {
@@ -219,6 +252,10 @@ impl Leaf for Secret {
 
     fn show(&self) -> String {
         "***".to_owned()
+    }
+
+    fn hidden(&self) -> Option<u64> {
+        Some(hashed(self.0.as_bytes()))
     }
 }
 
@@ -249,6 +286,11 @@ impl Leaf for MethodName {
     }
 }
 
+/// Parameters that a path template may have: matchit panics at 26.
+const MAX_PARAMETERS: usize = 20;
+/// Bytes that a path template or glob may have. Long ones cost more than anybody means to spend on a request.
+const MAX_PATTERN: usize = 2048;
+
 /// A path template such as `/models/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template(pub String);
@@ -261,6 +303,7 @@ impl AsRef<str> for Template {
 
 impl Leaf for Template {
     const WHAT: &'static str = "a path template such as /models/{id}";
+    const FORM: Form = Form::Text(Some("^/"));
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if !text.starts_with('/') {
@@ -276,6 +319,11 @@ impl Leaf for Template {
             let instead = format!("write {{{}}} for {}", short(&segment[1..]), short(segment));
             return wrong(format!("{} has a parameter of another style", quote(text)), instead);
         }
+        if text.matches('{').count() > MAX_PARAMETERS || text.len() > MAX_PATTERN {
+            let message =
+                format!("{} has more than {MAX_PARAMETERS} parameters, or is too long", quote(text));
+            return wrong(message, "let /{*rest} stand for the end of the path");
+        }
         match Routes::new(&[text], Vec::new()) {
             Ok(_) => Ok(Self(text.to_owned())),
             Err(error) => wrong(
@@ -290,12 +338,22 @@ impl Leaf for Template {
     }
 }
 
+fn within_bounds(glob: &str) -> Result<(), Wrong> {
+    match glob.len() > MAX_PATTERN {
+        true => {
+            wrong(format!("{} is too long", quote(glob)), format!("write at most {MAX_PATTERN} characters"))
+        }
+        false => Ok(()),
+    }
+}
+
 /// A glob over paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PathGlob(pub String);
 
 impl Leaf for PathGlob {
     const WHAT: &'static str = "a path or glob such as /health/*";
+    const FORM: Form = Form::Text(Some("^[/*{\\[?]"));
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if !text.starts_with(['/', '*', '{', '[', '?']) {
@@ -304,6 +362,7 @@ impl Leaf for PathGlob {
                 format!("begin it with a slash: /{}", short(text)),
             );
         }
+        within_bounds(text)?;
         match Exclusion::new(Some(text), None, None) {
             Ok(_) => Ok(Self(text.to_owned())),
             Err(error) => wrong(
@@ -326,6 +385,7 @@ impl Leaf for AgentGlob {
     const WHAT: &'static str = "a user agent or glob such as kube-probe/*";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
+        within_bounds(text)?;
         match Exclusion::new(None, None, Some(text)) {
             Ok(_) => Ok(Self(text.to_owned())),
             Err(error) => wrong(
@@ -424,9 +484,9 @@ mod tests {
             ("https://app:443/api", "write https://app:443;"),
             ("http://app:3000/api", "write http://app:3000;"),
             ("ftp://app:3000", "write http://"),
-            ("http://app:0", "write http://127.0.0.1:3000"),
-            ("http://app:", "write http://127.0.0.1:3000"),
-            ("http://app:99999", "write http://127.0.0.1:3000"),
+            ("http://app:0", "write http://app:3000, with a port"),
+            ("http://app:", "write http://app:3000, with a port"),
+            ("http://app:99999", "write http://app:3000, with a port"),
             ("http://:3000", "write http://127.0.0.1:3000"),
             ("http://[::1", "write http://127.0.0.1:3000"),
             ("http://a b:3000", "write http://127.0.0.1:3000"),

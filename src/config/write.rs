@@ -1,60 +1,110 @@
 //! Values as YAML again: the configuration in effect, and the commented reference.
 
-use super::value::{Field, Kind, Section};
+use super::origin::Origins;
+use super::reader::step;
+use super::value::{Field, Kind, Section, Shape};
 
 /// Columns of a comment line in the reference.
 const COMMENT_WIDTH: usize = 100;
 
 /// A value on its way to YAML. Secrets are masked already.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Written {
-    /// A scalar; `bare` where YAML's own type matters, as for `true` and `1`.
-    Scalar { text: String, bare: bool },
+    /// A scalar; `bare` where YAML's own type matters, as for `true` and `1`. `hidden` is a keyed hash of what the text
+    /// masks.
+    Scalar { text: String, bare: bool, hidden: Option<u64> },
     /// A sequence.
     List(Vec<Written>),
     /// A mapping.
     Map(Vec<(String, Written)>),
 }
 
-/// A document that loads to what it was written from, but for the secrets.
-pub(super) fn document(written: &Written) -> String {
-    let mut out = String::new();
-    write(&mut out, written, 0);
-    out.trim_start_matches('\n').to_owned() + "\n"
+/// A document that loads to what it was written from, but for the secrets. With `origins` each line tells where its
+/// value came from.
+pub(super) fn document(written: &Written, origins: Option<&Origins>) -> String {
+    let mut document = Document { out: String::new(), path: String::new(), origins };
+    document.write(written, 0);
+    document.out.trim_start_matches('\n').to_owned() + "\n"
 }
 
-/// Writes what stands behind a `key:` or `-` of depth `depth - 1`.
-fn write(out: &mut String, written: &Written, depth: usize) {
-    let indent = "  ".repeat(depth);
+/// A value on one line, as a message shows it.
+pub(super) fn flow(written: &Written) -> String {
+    let of = |written: &Written| match written {
+        Written::Scalar { text, .. } => quoted(text),
+        other => flow(other),
+    };
     match written {
-        Written::Scalar { text, bare } => {
-            out.push(' ');
-            // Values are substituted when they are read again; keys never are (CFG-3).
-            out.push_str(&if *bare { text.clone() } else { quoted(&text.replace('$', "$$")) });
-        }
-        Written::List(items) if items.iter().all(|item| matches!(item, Written::Scalar { .. })) => {
-            let items = items.iter().map(|item| {
-                let mut text = String::new();
-                write(&mut text, item, 0);
-                text.trim_start().to_owned()
-            });
-            out.push_str(&format!(" [{}]", items.collect::<Vec<_>>().join(", ")));
-        }
-        Written::List(items) => {
-            for item in items {
-                let mut text = String::new();
-                write(&mut text, item, depth + 1);
-                // The first key of a mapping stands beside its dash.
-                out.push_str(&format!("\n{indent}- {}", text.trim_start()));
-            }
-        }
-        Written::Map(entries) if entries.is_empty() => out.push_str(" {}"),
+        Written::Scalar { text, .. } if text.is_empty() || text.contains(char::is_control) => quoted(text),
+        Written::Scalar { text, .. } => text.clone(),
+        Written::List(items) => format!("[{}]", items.iter().map(of).collect::<Vec<_>>().join(", ")),
         Written::Map(entries) => {
-            for (key, value) in entries {
-                out.push_str(&format!("\n{indent}{}:", quoted(key)));
-                write(out, value, depth + 1);
+            let entries = entries.iter().map(|(key, value)| format!("{}: {}", quoted(key), of(value)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// A document while it is written.
+struct Document<'a> {
+    out: String,
+    /// The path of what is written.
+    path: String,
+    origins: Option<&'a Origins>,
+}
+
+impl Document<'_> {
+    /// Writes what stands behind a `key:` or `-` of depth `depth - 1`.
+    fn write(&mut self, written: &Written, depth: usize) {
+        let indent = "  ".repeat(depth);
+        match written {
+            Written::Scalar { .. } => self.value(&scalar(written)),
+            Written::List(items) if items.iter().all(|item| matches!(item, Written::Scalar { .. })) => {
+                let items: Vec<String> = items.iter().map(scalar).collect();
+                self.value(&format!("[{}]", items.join(", ")));
+            }
+            Written::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let start = self.out.len();
+                    self.below(&format!("[{index}]"), item, depth + 1);
+                    // The first key of a mapping stands beside its dash.
+                    let item = self.out.split_off(start);
+                    self.out.push_str(&format!("\n{indent}- {}", item.trim_start()));
+                }
+            }
+            Written::Map(entries) if entries.is_empty() => self.value("{}"),
+            Written::Map(entries) => {
+                for (key, value) in entries {
+                    self.out.push_str(&format!("\n{indent}{}:", quoted(key)));
+                    self.below(&step(key), value, depth + 1);
+                }
             }
         }
+    }
+
+    fn below(&mut self, step: &str, written: &Written, depth: usize) {
+        let length = self.path.len();
+        self.path.push_str(step);
+        self.write(written, depth);
+        self.path.truncate(length);
+    }
+
+    /// What ends a line.
+    fn value(&mut self, text: &str) {
+        self.out.push(' ');
+        self.out.push_str(text);
+        if let Some(origins) = self.origins {
+            let origin = origins.of(self.path.trim_start_matches('.'));
+            self.out.push_str(&format!("  # {origin}"));
+        }
+    }
+}
+
+fn scalar(written: &Written) -> String {
+    match written {
+        Written::Scalar { text, bare: true, .. } => text.clone(),
+        // Values are substituted when they are read again; keys never are (CFG-3).
+        Written::Scalar { text, .. } => quoted(&text.replace('$', "$$")),
+        Written::List(_) | Written::Map(_) => flow(written),
     }
 }
 
@@ -113,10 +163,13 @@ enum Shown {
 fn described(field: &Field, shown: Shown, depth: usize) -> Vec<String> {
     let kind = (field.kind)();
     let mut doc = field.doc.to_owned();
-    if let Kind::Leaf { names } = &kind
+    if let Kind::Leaf(Shape { names, .. }) = &kind
         && !names.is_empty()
     {
         doc += &format!(" One of: {}.", names.join(", "));
+    }
+    if let Some(reason) = field.fixed {
+        doc += &format!(" Read at start only, for {reason}.");
     }
     let mut lines: Vec<String> =
         wrap(&doc, COMMENT_WIDTH - 2 * depth).map(|line| format!("# {line}")).collect();
@@ -203,7 +256,10 @@ mod tests {
 
     #[test]
     fn a_dollar_sign_is_doubled_in_values_only() {
-        let text = |text: &str| Written::Scalar { text: text.to_owned(), bare: false };
-        assert_eq!(document(&Written::Map(vec![("$a".to_owned(), text("${B}"))])), "\"$a\": \"$${B}\"\n");
+        let text = |text: &str| Written::Scalar { text: text.to_owned(), bare: false, hidden: None };
+        assert_eq!(
+            document(&Written::Map(vec![("$a".to_owned(), text("${B}"))]), None),
+            "\"$a\": \"$${B}\"\n"
+        );
     }
 }

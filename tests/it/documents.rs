@@ -1,4 +1,4 @@
-//! What people read and copy is true: the reference configuration, the texts of problems, and the snippets, keys,
+//! What people read and copy is true: the reference configuration, the recipes, and the snippets, keys,
 //! metrics, links and command lines of the documents.
 //!
 //! With `TRACECAR_BLESS=1` the reference and the expected texts are written anew; read the difference before you
@@ -20,15 +20,23 @@ fn load(name: &str, text: &str) -> Result<Loaded, Problems> {
         "NOT_YAML" => Some("x, y: [".to_owned()),
         _ => None,
     };
-    config::load(&Sources { file: Some((name, text)), env: &env, flags: &Flags::default(), terminal: false })
+    let read = |_: &Path| Ok("s3cret\n".to_owned());
+    let flags = Flags::default();
+    config::load(&Sources {
+        file: Some((name, text)),
+        env: &env,
+        read: &read,
+        flags: &flags,
+        terminal: false,
+    })
 }
 
-fn here(path: &str) -> PathBuf {
+pub fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// Compares a file with what it should hold, or writes it where that is asked for.
-fn assert_holds(path: &Path, expected: &str) {
+pub fn assert_holds(path: &Path, expected: &str) {
     if std::env::var_os("TRACECAR_BLESS").is_some() {
         fs::write(path, expected).expect("the file can be written");
     }
@@ -41,7 +49,7 @@ fn assert_holds(path: &Path, expected: &str) {
 }
 
 /// The YAML files of a folder, by name.
-fn yaml_files(folder: &str) -> Vec<PathBuf> {
+pub fn yaml_files(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(here(folder)).expect("the folder is there");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
@@ -50,13 +58,19 @@ fn yaml_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-fn name(path: &Path) -> &str {
+pub fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).expect("fixtures have readable names")
 }
 
 #[test]
 fn the_reference_configuration_is_what_the_keys_say() {
     assert_holds(&here("config/tracecar.yaml"), &config::reference());
+}
+
+#[test]
+fn the_schema_is_what_the_keys_say_and_what_the_program_prints() {
+    assert_holds(&here("config/tracecar.schema.json"), &config::schema());
+    assert_eq!(Start::new(["schema"]).end().stdout.join("\n") + "\n", config::schema());
 }
 
 #[test]
@@ -114,11 +128,19 @@ fn every_valid_file_loads_and_so_does_what_it_comes_to() {
 }
 
 #[test]
-fn every_invalid_file_gives_exactly_its_text() {
-    for path in yaml_files("tests/fixtures/config/invalid") {
-        let text = fs::read_to_string(&path).expect("a fixture can be read");
-        let problems = load(name(&path), &text).expect_err(name(&path));
-        assert_holds(&path.with_extension("txt"), &format!("{problems}\n"));
+fn every_recipe_loads_without_a_warning_and_is_listed_in_the_guide() {
+    let guide = fs::read_to_string(here("src/guide/config.md")).expect("the guide is there");
+    for path in yaml_files("config/recipes") {
+        let text = fs::read_to_string(&path).expect("a recipe can be read");
+        let loaded = load(name(&path), &text).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(loaded.warnings, Vec::<String>::new(), "{}", path.display());
+        let mut lines = text.lines();
+        let schema = lines.next().and_then(|line| line.strip_prefix("# yaml-language-server: $schema="));
+        let schema = path.with_file_name(schema.expect("the first line names the schema"));
+        assert!(schema.exists(), "{} is there", schema.display());
+        assert!(lines.next().is_some_and(|line| line.starts_with("# ")), "{} says what for", path.display());
+        let link = format!("(../../config/recipes/{})", name(&path));
+        assert!(guide.contains(&link), "src/guide/config.md has {link}");
     }
 }
 

@@ -18,9 +18,24 @@ fn load_with(
     flags: &Flags,
     terminal: bool,
 ) -> Result<Loaded, Problems> {
-    let variable =
-        |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    super::load(&Sources { file: Some(("t.yaml", text)), env: &variable, flags, terminal })
+    let read = |_: &Path| Ok("s3cret".to_owned());
+    let env = |name: &str| variable(variables, name);
+    super::load(&Sources { file: Some(("t.yaml", text)), env: &env, read: &read, flags, terminal })
+}
+
+/// Loads with these variables, and files as `read` has them.
+pub fn load_reading(
+    text: &str,
+    variables: &[(&str, &str)],
+    read: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Loaded, Problems> {
+    let env = |name: &str| variable(variables, name);
+    let flags = Flags::default();
+    super::load(&Sources { file: Some(("t.yaml", text)), env: &env, read, flags: &flags, terminal: false })
+}
+
+fn variable(variables: &[(&str, &str)], name: &str) -> Option<String> {
+    variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
 }
 
 fn flags(to: &str, listen: &str) -> Flags {
@@ -117,6 +132,49 @@ fn what_is_in_effect_shows_no_secrets() {
 }
 
 #[test]
+fn every_line_of_what_is_in_effect_tells_where_its_value_came_from() {
+    let text = "inbound: [{ to: \"http://a\" }]\nroutes: [/a]\ntimeouts:\n  idle: 10s\npropagation: { formats: [b3] }\n\
+                export: { otlp: { headers: { x: hunter2 } } }\n";
+    let variables = [
+        ("OTEL_PROPAGATORS", "baggage"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=risk"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"),
+    ];
+    let flags = Flags { service: Some("shop".to_owned()), ..flags("http://b", "") };
+    let loaded = load_with(text, &variables, &flags, false).unwrap_or_else(|problems| panic!("{problems}"));
+    let explained = loaded.explained();
+    for line in [
+        "name: shop  # flag --service",
+        "team: risk  # OTEL_RESOURCE_ATTRIBUTES",
+        "- listen: 0.0.0.0:8080  # default",
+        "to: http://b:80  # flag --to",
+        "routes: [/a]  # file line 2",
+        "idle: 10s  # file line 4",
+        "connect: 5s  # default",
+        "formats: [baggage]  # OTEL_PROPAGATORS",
+        "endpoint: http://c  # OTEL_EXPORTER_OTLP_ENDPOINT",
+        "x: \"***\"  # file line 6",
+    ] {
+        assert!(explained.lines().any(|found| found.trim_start() == line), "{line} is in\n{explained}");
+    }
+    assert_eq!(load(&explained, &[]).unwrap().effective, loaded.effective, "comments change nothing");
+    let valued = |line: &&str| !line.ends_with(':');
+    let unexplained: Vec<_> =
+        explained.lines().filter(valued).filter(|line| !line.contains("  # ")).collect();
+    assert_eq!(unexplained, Vec::<&str>::new());
+}
+
+#[test]
+fn a_warning_about_a_written_value_says_where_it_is_written() {
+    let text = format!("service: {{ name: a }}\nsampling:\n  ratio: 0.1\n{}", minimal());
+    let warnings = load(&text, &[]).unwrap().warnings;
+    assert!(warnings[0].ends_with("(t.yaml:3:10)"), "{warnings:?}");
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")];
+    let warnings = load(&format!("service: {{ name: a }}\n{}", minimal()), &variables).unwrap().warnings;
+    assert!(!warnings[0].contains("t.yaml"), "{warnings:?}");
+}
+
+#[test]
 fn a_hostile_file_ends_quickly_with_a_short_report() {
     let unknown: String = (0..40_000).map(|index| format!("k{index}: 1\n")).collect();
     let routes = format!("routes:\n{}", "  - /a/{x}\n".repeat(20_000));
@@ -166,11 +224,16 @@ proptest! {
         let variable = |_: &str| Some(value.clone());
         let flags = Flags { to: Some(text.clone()), admin: Some(value.clone()), ..Flags::default() };
         for flags in [&Flags::default(), &flags] {
-            let sources = Sources { file: Some(("t.yaml", &text)), env: &variable, flags, terminal: true };
+            let read = |_: &Path| Ok("s3cret".to_owned());
+            let sources =
+                Sources { file: Some(("t.yaml", &text)), env: &variable, read: &read, flags, terminal: true };
             match super::load(&sources) {
                 Ok(loaded) => {
                     let again = load(&loaded.effective, &[]);
                     prop_assert!(again.is_ok(), "{}\n{}", again.unwrap_err(), loaded.effective);
+                    let explained = load(&loaded.explained(), &[]).map(|loaded| loaded.effective);
+                    prop_assert_eq!(explained, again.map(|again| again.effective));
+                    prop_assert_eq!(super::super::changes(&loaded, &loaded), []);
                 }
                 Err(problems) => prop_assert!(problems.count() > 0),
             }

@@ -20,11 +20,14 @@ section! {
     /// The way out. tracecar passes calls on for the service beside it, and for nobody else.
     Outbound {
         /// Listens as a forward proxy, for HTTP_PROXY and HTTPS_PROXY (`--proxy`).
-        proxy: Option<At<SocketAddr>> = "null" like "127.0.0.1:8081",
+        proxy: Option<At<SocketAddr>> = "null" like "127.0.0.1:8081"
+            applies "a new listener opens, an old one takes no more connections and drains",
         /// Listeners that stand for one destination each, for services that take a base URL.
-        mapped: Vec<Mapped> = "[]",
+        mapped: Vec<Mapped> = "[]"
+            applies "a new listener opens, an old one takes no more connections and drains",
         /// Listens for connections that iptables or nftables redirect here; see docker/redirect.sh.
-        transparent: Option<At<SocketAddr>> = "null" like "127.0.0.1:15001",
+        transparent: Option<At<SocketAddr>> = "null" like "127.0.0.1:15001"
+            applies "a new listener opens, an old one takes no more connections and drains",
         /// Networks that may call through here. Only this host, for a proxy that anybody may use is an open relay.
         clients: Vec<IpNet> = "[127.0.0.0/8, \"::1\"]",
         /// Destinations that may be called, if not any: names, *.names, addresses, networks, each with or without :port.
@@ -39,9 +42,9 @@ section! {
         /// Path templates that name spans of calls (`url.template`).
         url_templates: Vec<At<Template>> = "[]" like "[\"/models/{model_id}\"]",
         /// PEM file with certificates that https:// destinations may be verified with, beside the system's.
-        certificate: Option<PathBuf> = "null" like "/etc/tracecar/ca.pem",
+        certificate: Option<PathBuf> = "null" like "/etc/tracecar/ca.pem" applies "for new connections",
         /// Looks into TLS. Off: see the guide for what it means before you switch it on.
-        intercept: Intercept = "{}",
+        intercept: Intercept = "{}" applies "for new connections",
     }
 }
 
@@ -51,9 +54,9 @@ section! {
         /// Address and port to listen on.
         listen: At<SocketAddr> = required like "127.0.0.1:8031",
         /// The destination, with or without a path that goes before each request's: http://, https:// or h2c://.
-        to: At<BaseUrl> = required like "https://preprocessing.internal/base",
+        to: At<BaseUrl> = required like "https://preprocessing.internal/base" applies "from the next call on",
         /// What people call it: `peer.service` and `service.peer.name` of its spans.
-        name: Option<String> = "null" like "preprocessing",
+        name: Option<String> = "null" like "preprocessing" applies "from the next call on",
     }
 }
 
