@@ -29,6 +29,9 @@ print(listener.getsockname()[1], flush=True)
 sys.stdin.read()
 "#;
 
+/// Time enough for any machine.
+const PATIENT: Duration = Duration::from_secs(5);
+
 /// Fills the kernel's table with connections that are over.
 fn leave_behind(connections: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -91,25 +94,29 @@ fn processes(criterion: &mut Criterion) {
     let call =
         tracecar::exchange::Call { seen, destination: "other:80", arrived_at: None, owner: None, body: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let processes = Processes::new(Duration::from_secs(5));
+    let processes = Processes::default();
     let (stream, peer) = &called[3];
     let ends = (*peer, stream.local_addr().unwrap());
     let mut group = criterion.benchmark_group("process");
     group.bench_function("owner_of", |bencher| {
-        bencher.iter(|| runtime.block_on(processes.owner_of(ends.0, ends.1)).expect("it is visible"));
+        bencher
+            .iter(|| runtime.block_on(processes.owner_of(ends.0, ends.1, PATIENT)).expect("it is visible"));
     });
-    let caller = runtime.block_on(processes.owner_of(ends.0, ends.1)).expect("it is visible");
+    let caller = runtime.block_on(processes.owner_of(ends.0, ends.1, PATIENT)).expect("it is visible");
     let mut asked = lineage.undecided_connections(&rules, &call).expect("all were handed over");
     group.bench_function("serves, the first time", |bencher| {
-        bencher
-            .iter(|| runtime.block_on(processes.serves(&caller, asked.clone())).expect("nothing is shared"));
+        bencher.iter(|| {
+            runtime.block_on(processes.serves(&caller, asked.clone(), PATIENT)).expect("nothing is shared")
+        });
     });
-    let owner = runtime.block_on(processes.serves(&caller, asked.clone())).expect("nothing is shared");
+    let owner =
+        runtime.block_on(processes.serves(&caller, asked.clone(), PATIENT)).expect("nothing is shared");
     asked = owner.serves.into_iter().chain(owner.elsewhere).collect();
     assert_eq!(asked.len(), WORKERS);
     group.bench_function("serves, of known sockets", |bencher| {
-        bencher
-            .iter(|| runtime.block_on(processes.serves(&caller, asked.clone())).expect("nothing is shared"));
+        bencher.iter(|| {
+            runtime.block_on(processes.serves(&caller, asked.clone(), PATIENT)).expect("nothing is shared")
+        });
     });
     group.finish();
     drop(open);

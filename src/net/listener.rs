@@ -71,7 +71,10 @@ pub async fn accept(
                 if !std::mem::replace(&mut failing, true) {
                     error!(%error, "cannot accept connections; trying again");
                 }
-                tokio::time::sleep(pause).await;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = drain.wait() => {}
+                }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }

@@ -37,7 +37,6 @@ const AT_A_TIME: usize = 2;
 /// Looks sockets up, within a budget.
 #[derive(Debug)]
 pub struct Processes {
-    budget: Duration,
     permits: Arc<Semaphore>,
     table: Arc<Table>,
     found: AtomicU64,
@@ -105,17 +104,8 @@ enum Failure {
 }
 
 impl Default for Processes {
-    /// A budget of 5 ms: a pod's processes are looked through in one, and no caller notices five.
     fn default() -> Self {
-        Self::new(Duration::from_millis(5))
-    }
-}
-
-impl Processes {
-    /// Looks for at most `budget` per question.
-    pub fn new(budget: Duration) -> Self {
         Self {
-            budget,
             permits: Arc::new(Semaphore::new(AT_A_TIME)),
             table: Arc::default(),
             found: AtomicU64::new(0),
@@ -124,19 +114,32 @@ impl Processes {
             over_budget: AtomicU64::new(0),
         }
     }
+}
 
-    /// The process that owns `app_side`, the other end of a connection that we accepted on `our_side`. For once per
-    /// connection.
-    pub async fn owner_of(&self, app_side: SocketAddr, our_side: SocketAddr) -> Option<Arc<ProcessSockets>> {
-        let found = self.within_budget(move |table, until| table.owner_of(app_side, our_side, until)).await?;
+impl Processes {
+    /// The process that owns `app_side`, the other end of a connection that we accepted on `our_side`, if that is found
+    /// within `budget`. For once per connection.
+    pub async fn owner_of(
+        &self,
+        app_side: SocketAddr,
+        our_side: SocketAddr,
+        budget: Duration,
+    ) -> Option<Arc<ProcessSockets>> {
+        let look = move |table: &Table, until| table.owner_of(app_side, our_side, until);
+        let found = self.within(budget, look).await?;
         Some(Arc::new(found))
     }
 
     /// Which of `connections` the process owns now, and which another. `None` where that cannot be said: no time, the
     /// caller's own connection is no more, or one of its own is shared with another process. For each call that needs it.
-    pub async fn serves(&self, caller: &ProcessSockets, connections: Vec<HandedOver>) -> Option<Owner> {
+    pub async fn serves(
+        &self,
+        caller: &ProcessSockets,
+        connections: Vec<HandedOver>,
+        budget: Duration,
+    ) -> Option<Owner> {
         let caller = *caller;
-        self.within_budget(move |table, until| table.serves(caller, connections, until)).await
+        self.within(budget, move |table, until| table.serves(caller, connections, until)).await
     }
 
     /// How lookups have ended so far.
@@ -150,11 +153,12 @@ impl Processes {
         }
     }
 
-    async fn within_budget<T: Send + 'static>(
+    async fn within<T: Send + 'static>(
         &self,
+        budget: Duration,
         look: impl FnOnce(&Table, Instant) -> Result<T, Failure> + Send + 'static,
     ) -> Option<T> {
-        let until = Instant::now() + self.budget;
+        let until = Instant::now() + budget;
         let (permits, table) = (self.permits.clone(), self.table.clone());
         let looking = async move {
             // The permit goes with the work: a lookup that is no longer waited for still occupies its thread.
@@ -170,7 +174,7 @@ impl Processes {
             });
             work.await.unwrap_or(Err(Failure::NotFound))
         };
-        let answer = tokio::time::timeout(self.budget, looking).await.unwrap_or(Err(Failure::OverBudget));
+        let answer = tokio::time::timeout(budget, looking).await.unwrap_or(Err(Failure::OverBudget));
         let counter = match &answer {
             Ok(_) => &self.found,
             Err(Failure::NotFound) => &self.not_found,

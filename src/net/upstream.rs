@@ -91,6 +91,8 @@ struct Idle<B> {
     connections: VecDeque<Rested<B>>,
     /// A task looks after the idle time of the connections, the shared one included.
     reaped: bool,
+    /// How long a connection is kept without use.
+    keep: Duration,
 }
 
 #[derive(Debug)]
@@ -107,7 +109,6 @@ pub struct Lease<B> {
     pool: Arc<Pool<B>>,
     sender: http1::SendRequest<B>,
     ends: Arc<Ends>,
-    keep: Duration,
     /// When the response's head had come.
     answered: Instant,
 }
@@ -150,9 +151,14 @@ where
     B: Body<Data = Bytes> + Default + Send + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// A pool without connections; `connector` opens them.
-    pub fn new(upstream: Upstream, connector: Arc<Connector>, stats: Arc<Stats>) -> Arc<Self> {
-        let idle = Mutex::new(Idle { connections: VecDeque::new(), reaped: false });
+    /// A pool without connections; `connector` opens them, and `keep` is how long one is kept without use.
+    pub fn new(
+        upstream: Upstream,
+        connector: Arc<Connector>,
+        keep: Duration,
+        stats: Arc<Stats>,
+    ) -> Arc<Self> {
+        let idle = Mutex::new(Idle { connections: VecDeque::new(), reaped: false, keep });
         Arc::new(Self {
             upstream,
             connector,
@@ -237,7 +243,7 @@ where
             sending.begins_on(&ends);
             match receive(&mut sender, request, sending.timeouts, &sending.progress).await {
                 Ok(response) => {
-                    let lease = self.lease(sender, ends, sending.timeouts);
+                    let lease = self.lease(sender, ends);
                     return Ok(Tried::Answered((response, Some(lease))));
                 }
                 Err(Failed { unsent: Some(unsent), .. }) => request = *unsent,
@@ -273,7 +279,7 @@ where
         self.fit_for_http1(&mut request);
         sending.begins_on(&ends);
         match receive(&mut sender, request, sending.timeouts, &sending.progress).await {
-            Ok(response) => Ok((response, Some(self.lease(sender, ends, sending.timeouts)))),
+            Ok(response) => Ok((response, Some(self.lease(sender, ends)))),
             Err(failed) => Err(failed.error),
         }
     }
@@ -371,7 +377,7 @@ where
         tokio::spawn(connection);
         let shared = Shared { sender, ends };
         *lock(&self.shared) = Some(Held { shared: shared.clone(), used: Instant::now() });
-        self.look_after(&mut lock(&self.idle), timeouts.upstream_idle);
+        self.look_after(&mut lock(&self.idle));
         Ok(Opened::Http2(shared))
     }
 
@@ -398,13 +404,8 @@ where
         Ok((stream, chosen))
     }
 
-    fn lease(
-        self: &Arc<Self>,
-        sender: http1::SendRequest<B>,
-        ends: Arc<Ends>,
-        timeouts: &Timeouts,
-    ) -> Lease<B> {
-        Lease { pool: self.clone(), sender, ends, keep: timeouts.upstream_idle, answered: Instant::now() }
+    fn lease(self: &Arc<Self>, sender: http1::SendRequest<B>, ends: Arc<Ends>) -> Lease<B> {
+        Lease { pool: self.clone(), sender, ends, answered: Instant::now() }
     }
 
     /// A kept connection that can be used at once. One that may be stale is only for repeatable requests.
@@ -425,16 +426,21 @@ where
         None
     }
 
-    fn keep(self: &Arc<Self>, rested: Rested<B>, keep: Duration) {
+    /// Keeps connections without use for that long from now on, those that rest already among them.
+    pub fn keep_for(&self, keep: Duration) {
+        lock(&self.idle).keep = keep;
+    }
+
+    fn keep(self: &Arc<Self>, rested: Rested<B>) {
         let mut idle = lock(&self.idle);
         idle.connections.push_back(rested);
-        self.look_after(&mut idle, keep);
+        self.look_after(&mut idle);
     }
 
     /// Sees to it that what rests is closed in time. A pool that nobody has any more takes its connections along.
-    fn look_after(self: &Arc<Self>, idle: &mut Idle<B>, keep: Duration) {
+    fn look_after(self: &Arc<Self>, idle: &mut Idle<B>) {
         if !std::mem::replace(&mut idle.reaped, true) {
-            tokio::spawn(reap(Arc::downgrade(self), keep));
+            tokio::spawn(reap(Arc::downgrade(self), STALE_AFTER.min(idle.keep)));
         }
     }
 
@@ -443,9 +449,10 @@ where
         !lock(&self.idle).connections.is_empty() || lock(&self.shared).is_some()
     }
 
-    /// Closes what has been idle for too long; says whether anything is left.
-    fn close_rested(&self, keep: Duration) -> bool {
+    /// Closes what has been idle for too long. If anything is left, says when to look again.
+    fn close_rested(&self) -> Option<Duration> {
         let mut idle = lock(&self.idle);
+        let keep = idle.keep;
         while let Some(oldest) = idle.connections.front() {
             let rested = oldest.since.elapsed();
             let surplus = idle.connections.len() > KEEP_IDLE && rested > STALE_AFTER;
@@ -460,7 +467,7 @@ where
             *held = None;
         }
         idle.reaped = !idle.connections.is_empty() || held.is_some();
-        idle.reaped
+        idle.reaped.then(|| STALE_AFTER.min(keep))
     }
 }
 
@@ -471,25 +478,26 @@ where
 {
     /// The response has been read to its end: the connection may serve the next request.
     pub fn give_back(self) {
-        let Lease { pool, sender, ends, keep, answered } = self;
+        let Lease { pool, sender, ends, answered } = self;
         let now = Instant::now();
         pool.acks.answered(now - answered);
         if !sender.is_closed() {
-            pool.keep(Rested { sender, ends, since: now }, keep);
+            pool.keep(Rested { sender, ends, since: now });
         }
     }
 }
 
 /// Closes what has been idle for too long, for as long as there is anything.
-async fn reap<B>(pool: Weak<Pool<B>>, keep: Duration)
+async fn reap<B>(pool: Weak<Pool<B>>, mut pause: Duration)
 where
     B: Body<Data = Bytes> + Default + Send + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     loop {
-        sleep(STALE_AFTER.min(keep)).await;
-        if !pool.upgrade().is_some_and(|pool| pool.close_rested(keep)) {
-            return;
+        sleep(pause).await;
+        match pool.upgrade().and_then(|pool| pool.close_rested()) {
+            Some(next) => pause = next,
+            None => return,
         }
     }
 }

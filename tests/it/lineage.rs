@@ -105,7 +105,7 @@ impl Prefork {
 async fn owner_of(processes: &Processes, (stream, peer): (&TcpStream, SocketAddr)) -> Arc<ProcessSockets> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
-        if let Some(owner) = processes.owner_of(peer, stream.local_addr().unwrap()).await {
+        if let Some(owner) = processes.owner_of(peer, stream.local_addr().unwrap(), PATIENT).await {
             return owner;
         }
         assert!(Instant::now() < until, "it is visible: {processes:?}");
@@ -141,9 +141,7 @@ fn connections(lineage: &Lineage) -> Vec<HandedOver> {
 }
 
 /// Time enough for any machine.
-fn patient() -> Processes {
-    Processes::new(Duration::from_secs(30))
-}
+const PATIENT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn the_worker_that_calls_is_found_and_so_is_what_it_serves() {
@@ -153,12 +151,13 @@ async fn the_worker_that_calls_is_found_and_so_is_what_it_serves() {
     // Nobody is left to accept this one.
     let waiting = app.connect_in_the_queue().await;
     let _open = [open(&lineage, 1, &first), open(&lineage, 2, &second), open(&lineage, 3, &waiting)];
-    let processes = patient();
+    let processes = Processes::default();
     for (worker, number) in [(&mut first, 1_u64), (&mut second, 2)] {
         let (stream, peer, id) = app.call(worker, b'c').await;
         let caller = owner_of(&processes, (&stream, peer)).await;
         assert_eq!(caller.process, id);
-        let owner = processes.serves(&caller, connections(&lineage)).await.expect("nothing is shared");
+        let owner =
+            processes.serves(&caller, connections(&lineage), PATIENT).await.expect("nothing is shared");
         let find = || {
             with_call(|call| lineage.find(&LineageRules::default(), &Call { owner: Some(&owner), ..call }))
         };
@@ -178,7 +177,7 @@ async fn the_worker_that_calls_is_found_and_so_is_what_it_serves() {
 #[tokio::test]
 async fn a_worker_that_began_after_all_were_looked_at_is_found() {
     let Some(mut app) = Prefork::start().await else { return };
-    let processes = patient();
+    let processes = Processes::default();
     let mut workers = vec![app.connect().await, app.connect().await];
     for _ in 0..3 {
         let (stream, peer, id) = app.call(workers.last_mut().unwrap(), b'c').await;
@@ -196,7 +195,7 @@ async fn a_caller_whose_connection_is_no_more_serves_nothing() {
     let lineage = Arc::new(Lineage::new());
     let (mut first, mut second) = (app.connect().await, app.connect().await);
     let _open = [open(&lineage, 1, &first), open(&lineage, 2, &second)];
-    let processes = patient();
+    let processes = Processes::default();
     let (stream, peer, _) = app.call(&mut first, b'c').await;
     let gone = owner_of(&processes, (&stream, peer)).await;
     let (other, _, _) = app.call(&mut second, b'c').await;
@@ -204,7 +203,7 @@ async fn a_caller_whose_connection_is_no_more_serves_nothing() {
     // The worker leaves, and its end of the call's connection closes with it.
     let mut stream = stream;
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
-    assert_eq!(processes.serves(&gone, connections(&lineage)).await, None);
+    assert_eq!(processes.serves(&gone, connections(&lineage), PATIENT).await, None);
     drop(other);
 }
 
@@ -214,12 +213,12 @@ async fn a_socket_that_two_processes_hold_is_owned_by_none() {
     let lineage = Arc::new(Lineage::new());
     let mut worker = app.connect().await;
     let _open = open(&lineage, 1, &worker);
-    let processes = patient();
+    let processes = Processes::default();
     let (before, peer, _) = app.call(&mut worker, b'c').await;
     let caller = owner_of(&processes, (&before, peer)).await;
     let (forked, peer, _) = app.call(&mut worker, b'f').await;
-    assert_eq!(processes.owner_of(peer, forked.local_addr().unwrap()).await, None);
-    assert_eq!(processes.serves(&caller, connections(&lineage)).await, None);
+    assert_eq!(processes.owner_of(peer, forked.local_addr().unwrap(), PATIENT).await, None);
+    assert_eq!(processes.serves(&caller, connections(&lineage), PATIENT).await, None);
     let Lookups { found, shared, over_budget, .. } = processes.lookups();
     assert_eq!((found, shared, over_budget), (1, 2, 0));
 }
@@ -228,15 +227,16 @@ async fn a_socket_that_two_processes_hold_is_owned_by_none() {
 async fn without_time_there_is_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let processes = Processes::new(Duration::ZERO);
-    assert_eq!(processes.owner_of(stream.local_addr().unwrap(), stream.peer_addr().unwrap()).await, None);
+    let processes = Processes::default();
+    let ends = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    assert_eq!(processes.owner_of(ends.0, ends.1, Duration::ZERO).await, None);
     assert_eq!(processes.lookups(), Lookups { over_budget: 1, ..Lookups::default() });
 }
 
 #[tokio::test]
 async fn a_connection_that_does_not_exist_has_no_owner() {
-    let processes = patient();
+    let processes = Processes::default();
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    assert_eq!(processes.owner_of(nowhere, nowhere).await, None);
+    assert_eq!(processes.owner_of(nowhere, nowhere, PATIENT).await, None);
     assert_eq!(processes.lookups(), Lookups { not_found: 1, ..Lookups::default() });
 }

@@ -88,7 +88,7 @@ async fn sent_within(
 }
 
 fn pool(upstream: Upstream, connector: Connector) -> TestPool {
-    Pool::new(upstream, Arc::new(connector), Arc::default())
+    Pool::new(upstream, Arc::new(connector), Duration::from_secs(30), Arc::default())
 }
 
 // On one thread, as a worker has it: a connection is free again by the time that its answer has been read.
@@ -175,14 +175,14 @@ async fn a_connection_that_nobody_uses_is_closed_in_either_version() {
         let connector = trust.connector();
         let own = connector.own.clone();
         let pool = pool(https("shop.example", port), connector);
-        let brief = Timeouts { upstream_idle: Duration::from_millis(100), ..timeouts() };
-        sent_within(&pool, asked("/"), &brief).await.0.unwrap();
+        pool.keep_for(Duration::from_millis(100));
+        sent_within(&pool, asked("/"), &timeouts()).await.0.unwrap();
         let first = sees.recv_timeout(PATIENCE).unwrap().peer;
         assert!(pool.keeps_any(), "{alpn:?}");
         eventually("it is closed", || !own.contains(first, here(port))).await;
         assert!(!pool.keeps_any(), "{alpn:?}");
         // There is another one for whoever comes later, and it is looked after, too.
-        sent_within(&pool, asked("/"), &brief).await.0.unwrap();
+        sent_within(&pool, asked("/"), &timeouts()).await.0.unwrap();
         let second = sees.recv_timeout(PATIENCE).unwrap().peer;
         eventually("it is closed, too", || !own.contains(second, here(port))).await;
     }
