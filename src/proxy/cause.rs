@@ -111,9 +111,7 @@ pub(super) async fn of_call(
     let content = ahead.content();
     let (at, arrived_at) = outgoing.arrived;
     let start = Start::new(Side::Outbound, None).arrived(at, arrived_at);
-    let Some(lineage) = &proxy.lineage else {
-        return Cause::of(incoming, start, true);
-    };
+    let lineage = &proxy.lineage;
     let accepted = live.correlation.as_ref().and_then(|rules| rules.accept(request.headers()).id);
     let seen = Seen {
         path: if outgoing.tunnel { "" } else { request.uri().path() },
@@ -165,9 +163,7 @@ pub(super) async fn of_connection(
     authority: &str,
     sides: Sides,
 ) -> Cause {
-    let Some(lineage) = &proxy.lineage else {
-        return Cause::new(Start::new(Side::Outbound, None));
-    };
+    let lineage = &proxy.lineage;
     let headers = HeaderMap::new();
     let seen = Seen { path: "", query: None, headers: &headers, correlation: None };
     let destination = name_of(destination, authority);
@@ -223,9 +219,12 @@ async fn owner(
     sides: Sides,
     known: Option<&OnceCell<Option<Arc<ProcessSockets>>>>,
 ) -> Option<Owner> {
-    let processes = proxy.processes.as_ref()?;
+    let (processes, budget) = (&proxy.processes, live.process_budget);
+    if budget.is_zero() {
+        return None;
+    }
     let connections = lineage.undecided_connections(&live.lineage, call)?;
-    let look_up = || processes.owner_of(sides.peer, sides.local);
+    let look_up = || processes.owner_of(sides.peer, sides.local, budget);
     let process = match known {
         Some(known) => {
             let found = known.get_or_try_init(|| async { look_up().await.map(Some).ok_or(()) }).await;
@@ -233,7 +232,7 @@ async fn owner(
         }
         None => look_up().await?,
     };
-    processes.serves(&process, connections).await
+    processes.serves(&process, connections, budget).await
 }
 
 fn context_of(whose: &Whose) -> Context {

@@ -38,7 +38,7 @@ pub(super) async fn forward(
 ) -> Response<ResponseBody> {
     let received = request.version();
     let accept = request.headers().get(ACCEPT).cloned();
-    let ahead = read_ahead(&proxy, &job, &mut request).await;
+    let ahead = read_ahead(&job, &mut request).await;
     let Begun { mut exchange, upgrade, echo, call } = begin(&proxy, &job, &mut request, &ahead).await;
     let Job { live, to, caller, .. } = job;
     let to = match to {
@@ -130,7 +130,7 @@ pub(super) fn record_unreadable(
 
 /// Reads the first part of a call's content, if values in it may say what caused the call. That is a choice of the
 /// settings, since it holds the call back.
-async fn read_ahead(proxy: &Proxy, job: &Job, request: &mut Request<Received>) -> Ahead {
+async fn read_ahead(job: &Job, request: &mut Request<Received>) -> Ahead {
     let mut ahead = Ahead::default();
     let Way::Outbound(outgoing) = &job.way else {
         return ahead;
@@ -138,7 +138,6 @@ async fn read_ahead(proxy: &Proxy, job: &Job, request: &mut Request<Received>) -
     // Only where it can help: nothing else is worth a wait.
     let searched = job.to.is_ok()
         && job.keep == Keep::Always
-        && proxy.lineage.is_some()
         && job.live.lineage.uses(exchange::Method::Token)
         && looks_at(&job.live, request.headers())
         && outgoing.destination.propagation.extract(request.headers()).parent.is_none();
@@ -286,7 +285,7 @@ fn search_for_calls_of(
     correlation: Option<&HeaderValue>,
     request: &Request<Received>,
 ) {
-    let (Way::Inbound(_), Some(lineage)) = (&job.way, &proxy.lineage) else {
+    let (Way::Inbound(_), true) = (&job.way, job.live.way_out) else {
         return;
     };
     let seen = Seen {
@@ -301,7 +300,7 @@ fn search_for_calls_of(
     let (tracestate, correlation) = (tracestate.as_ref().and_then(copy), correlation.and_then(copy));
     let route = job.route.clone();
     let whose = Whose { trace_id, span_id, flags, tracestate, route, correlation };
-    exchange.searched(lineage.open(&job.live.lineage, whose, &seen));
+    exchange.searched(proxy.lineage.open(&job.live.lineage, whose, &seen));
 }
 
 /// Headers that go back to the caller with any response.

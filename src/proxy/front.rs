@@ -1,4 +1,8 @@
-//! The fronts as one type, since a worker serves all of its listeners alike.
+//! The fronts as one type, since a worker serves all of its listeners alike; and what can be exchanged of them while they
+//! serve.
+//!
+//! All that decides about a request is behind one pointer: its settings, where its listener leads, whose certificates are
+//! trusted. A request loads it once, so it sees one version, from first byte to last; a reload stores another.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,28 +18,71 @@ use tokio::net::TcpStream;
 use super::body::ResponseBody;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
+use crate::config::{Live, Swap, Timeouts, WeakSwap};
 use crate::net::Drain;
 use crate::net::server::{self, Bounds, Caller, Handler, Surroundings, Unreadable};
 use crate::stats::Stats;
 use crate::wire::Received;
 
 /// Decides about the requests of one listener, on one worker.
+#[derive(Clone, Debug)]
+pub struct Front(Swap<Role>);
+
+/// What a front does, as the settings have it.
 #[derive(Debug)]
-pub enum Front {
+pub enum Role {
     /// From the network to the service.
     Inbound(Inbound),
     /// From the service to the network.
     Outbound(Outbound),
 }
 
+impl Front {
+    /// A front that does this.
+    pub fn new(role: Role) -> Self {
+        Self(Swap::new_cyclic(|front| role.on(front)))
+    }
+
+    /// What it does now.
+    pub fn now(&self) -> Arc<Role> {
+        self.0.load()
+    }
+
+    /// Does what it did in another way, with requests that begin from now on. Those that have begun, tunnels and streams go on.
+    /// It never turns round: one that leads the other way is another front.
+    pub fn turn(&self, role: Role) {
+        self.0.store(role.on(self.0.downgrade()));
+    }
+}
+
+impl Role {
+    /// Connections may outlive what their first request saw, and then ask again.
+    fn on(self, front: WeakSwap<Role>) -> Self {
+        match self {
+            Role::Inbound(way) => Role::Inbound(way),
+            Role::Outbound(way) => Role::Outbound(Outbound { front: Some(front), ..way }),
+        }
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        match self {
+            Role::Inbound(way) => way.live(),
+            Role::Outbound(way) => &way.live,
+        }
+    }
+}
+
+/// What a connection that begins now is held to.
+pub(super) fn bounds(live: &Live) -> Bounds {
+    let Timeouts { detection, request_header, idle, .. } = live.timeouts;
+    Bounds { detection, request_header, idle, half_close: live.half_close }
+}
+
 impl Handler for Front {
     type Body = ResponseBody;
 
     fn bounds(&self) -> Bounds {
-        match self {
-            Front::Inbound(front) => front.bounds(),
-            Front::Outbound(front) => front.bounds(),
-        }
+        bounds(self.now().live())
     }
 
     fn handle(
@@ -43,9 +90,9 @@ impl Handler for Front {
         request: Request<Received>,
         caller: Caller,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
-        match self {
-            Front::Inbound(front) => Either::Inbound { answer: front.handle(request, caller) },
-            Front::Outbound(front) => Either::Outbound { answer: front.handle(request, caller) },
+        match &*self.now() {
+            Role::Inbound(way) => Either::Inbound { answer: way.handle(request, caller) },
+            Role::Outbound(way) => Either::Outbound { answer: way.answer(request, caller) },
         }
     }
 
@@ -57,25 +104,29 @@ impl Handler for Front {
         stats: Arc<Stats>,
         held: G,
     ) {
-        match &*self {
-            Front::Inbound(_) => {
-                let surroundings = Surroundings { drain, stats };
-                server::serve(stream.into(), Bytes::new(), peer, self, surroundings, held).await;
+        let surroundings = Surroundings { drain, stats };
+        let redirected = match &*self.now() {
+            Role::Outbound(way) => way.redirected(),
+            Role::Inbound(_) => None,
+        };
+        match redirected {
+            Some(way) => {
+                Box::pin(super::transparent::accept(way, stream, peer, surroundings, held)).await;
             }
-            Front::Outbound(front) => Arc::new(front.clone()).accept(stream, peer, drain, stats, held).await,
+            None => server::serve(stream.into(), Bytes::new(), peer, self, surroundings, held).await,
         }
     }
 
     fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
-        match self {
-            Front::Inbound(front) => front.unreadable(peer, problem),
-            Front::Outbound(front) => front.unreadable(peer, problem),
+        match &*self.now() {
+            Role::Inbound(way) => way.unreadable(peer, problem),
+            Role::Outbound(way) => way.note_unreadable(peer, problem),
         }
     }
 }
 
 pin_project! {
-    /// An answer of either front. Not an `async` block, since that would copy the request once more.
+    /// An answer of either way. Not an `async` block, since that would copy the request once more.
     #[project = EitherPinned]
     enum Either<I, O> {
         Inbound { #[pin] answer: I },

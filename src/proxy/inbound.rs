@@ -10,19 +10,19 @@ use http::{Method, Request, Response, StatusCode};
 use super::body::{RequestBody, ResponseBody};
 use super::error::Error;
 use super::{Job, Proxy, Way, forward};
-use crate::config::{self, LiveHandle, Timeouts, Trust};
+use crate::config::{self, Live, Trust};
 use crate::exchange::{Keep, Match, Side};
 use crate::net::connector::Connector;
 use crate::net::own::OwnSockets;
-use crate::net::server::{Bounds, Caller, Connection, Handler, Unreadable};
+use crate::net::server::{Caller, Connection, Unreadable};
 use crate::net::upstream::Pool;
 use crate::wire::Received;
 
-/// Requests of one inbound listener, on one worker.
+/// Requests of one inbound listener, on one worker, as the settings have it.
 #[derive(Debug)]
 pub struct Inbound {
     proxy: Arc<Proxy>,
-    live: LiveHandle,
+    live: Arc<Live>,
     to: Arc<Pool<RequestBody>>,
     trust: Option<Trust>,
     /// Connections that were opened to what is thought to be the service.
@@ -30,20 +30,25 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Passes what comes in on to the service of `inbound`.
+    /// Passes what comes in on to the service of `inbound`. What `before` did is done on its connections to that service.
     pub fn new(
         proxy: Arc<Proxy>,
-        live: LiveHandle,
+        live: Arc<Live>,
         inbound: &config::Inbound,
         connector: Arc<Connector>,
+        before: Option<&Self>,
     ) -> Self {
         let own = connector.own.clone();
-        let to = Pool::new(inbound.to.clone(), connector, proxy.stats.clone());
+        let same = before.filter(|before| *before.to.upstream() == inbound.to);
+        let keep = live.timeouts.upstream_idle;
+        let to = match same {
+            Some(before) => before.to.clone(),
+            None => Pool::new(inbound.to.clone(), connector, keep, proxy.stats.clone()),
+        };
+        to.keep_for(keep);
         Self { proxy, live, to, trust: inbound.trust, own }
     }
-}
 
-impl Inbound {
     /// Whether the service that we have called turns out to be ourselves. Calls of the service to itself by way of us are
     /// none: they come from the other side.
     fn is_loop(&self, connection: &Connection) -> bool {
@@ -53,21 +58,17 @@ impl Inbound {
     }
 }
 
-impl Handler for Inbound {
-    type Body = ResponseBody;
-
-    fn bounds(&self) -> Bounds {
-        let live = self.live.load();
-        let Timeouts { detection, request_header, idle, .. } = live.timeouts;
-        Bounds { detection, request_header, idle, half_close: live.half_close }
+impl Inbound {
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
-    fn handle(
+    pub(super) fn handle(
         &self,
         request: Request<Received>,
         caller: Caller,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
-        let live = self.live.load();
+        let live = self.live.clone();
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
         let Match { route, excluded } = live.routes.find(request.method(), request.uri().path(), user_agent);
         let keep = match (excluded, live.keep_failures) {
@@ -93,7 +94,7 @@ impl Handler for Inbound {
         forward::forward(self.proxy.clone(), job, request)
     }
 
-    fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
-        forward::record_unreadable(&self.proxy, &self.live.load(), Side::Inbound, peer, problem);
+    pub(super) fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
+        forward::record_unreadable(&self.proxy, &self.live, Side::Inbound, peer, problem);
     }
 }

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::cause::Sides;
 use super::error::Error;
-use super::outbound::{self, Door, Fixed, Outbound};
+use super::outbound::{self, Fixed, Inner, Outbound};
 use super::{facts, transparent};
 use crate::config::{Live, Upstream, UpstreamProtocol};
 use crate::exchange::{Exchange, Keep, Outcome};
@@ -185,14 +185,14 @@ impl Inside {
         early: Bytes,
         surroundings: Surroundings,
     ) {
-        let Self { front, to, peer, whole, far, .. } = self;
-        drop(far);
+        let Self { front, live, to, peer, whole, far, .. } = self;
+        // It may go on for long, and by other settings.
+        drop((far, live));
         if let Whole::Begun(mut exchange) = whole {
             exchange.keep(Keep::Never);
             exchange.finish(Outcome::Complete);
         }
-        let door = Door::Fixed(Arc::new(Fixed { to: Upstream { protocol, ..to } }));
-        let front = Arc::new(Outbound { door, ..front });
+        let front = Arc::new(Inner::new(front, Fixed { to: Upstream { protocol, ..to } }));
         server::serve(client, early, peer, front, surroundings, ()).await;
     }
 
@@ -239,6 +239,7 @@ impl Inside {
         match first_bytes::detect(&mut stream, &mut read, Some(limit), limit).await {
             Ok(FirstBytes::Http1 | FirstBytes::Http2) => {
                 pinned.spoke(&host);
+                drop(interception);
                 self.to.host = host;
                 self.serve(UpstreamProtocol::Https, stream, read.freeze(), surroundings).await;
             }

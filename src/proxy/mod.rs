@@ -17,7 +17,7 @@ mod pools;
 mod transparent;
 
 pub use body::{RequestBody, ResponseBody};
-pub use front::Front;
+pub use front::{Front, Role};
 pub use inside::Interception;
 
 use std::sync::Arc;
@@ -37,10 +37,10 @@ use crate::stats::Stats;
 pub struct Proxy {
     recorder: Arc<Recorder>,
     stats: Arc<Stats>,
-    /// The open exchanges of all workers, where there is a way out whose calls may belong to them.
-    lineage: Option<Arc<Lineage>>,
+    /// The open exchanges of all workers, to which the calls of the service may belong.
+    lineage: Arc<Lineage>,
     /// Looks into the process table, where that is wanted.
-    processes: Option<Arc<Processes>>,
+    processes: Arc<Processes>,
 }
 
 impl Proxy {
@@ -48,8 +48,8 @@ impl Proxy {
     pub fn new(
         recorder: Arc<Recorder>,
         stats: Arc<Stats>,
-        lineage: Option<Arc<Lineage>>,
-        processes: Option<Arc<Processes>>,
+        lineage: Arc<Lineage>,
+        processes: Arc<Processes>,
     ) -> Arc<Self> {
         Arc::new(Self { recorder, stats, lineage, processes })
     }

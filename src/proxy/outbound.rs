@@ -10,37 +10,36 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
-use tokio::net::TcpStream;
 
 use super::body::ResponseBody;
 use super::error::Error;
+use super::front::{Role, bounds};
 use super::inside::Interception;
 use super::pools::Pools;
-use super::{Job, Outgoing, Proxy, Way, connect, forward, transparent};
-use crate::config::{self, Live, LiveHandle, Timeouts, Upstream, UpstreamProtocol};
+use super::{Job, Outgoing, Proxy, Way, connect, forward};
+use crate::config::{self, Live, LiveHandle, Swap, Upstream, UpstreamProtocol, WeakSwap};
 use crate::exchange::{Destination, Keep, Side, is_telemetry};
-use crate::net::Drain;
 use crate::net::connector::{Connector, Permits};
 use crate::net::own::OwnSockets;
-use crate::net::server::{self, Bounds, Caller, Handler, Surroundings, Unreadable};
-use crate::stats::Stats;
+use crate::net::server::{Bounds, Caller, Handler, Unreadable};
 use crate::wire::egress::{self, EgressRules};
 use crate::wire::{Received, target};
 
-/// Calls that come in by one door, on one worker.
+/// Calls that come in by one door, on one worker, as the settings have it.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) live: LiveHandle,
+    pub(super) live: Arc<Live>,
     pub(super) pools: Arc<Pools>,
     pub(super) interception: Option<Arc<Interception>>,
     /// The connections to the service.
     pub(super) inwards: Arc<OwnSockets>,
     pub(super) door: Door,
+    /// Where the door is now, for connections that live longer than this.
+    pub(super) front: Option<WeakSwap<Role>>,
 }
 
 /// How a call says where it goes.
@@ -71,60 +70,115 @@ struct Going {
     destination: Arc<Destination>,
 }
 
-/// The fronts of one worker for calls.
+/// What the doors of one worker have in common.
 #[derive(Clone, Debug)]
-pub struct Fronts {
+pub struct Doors {
     proxy: Arc<Proxy>,
-    live: LiveHandle,
+    live: Arc<Live>,
     pools: Arc<Pools>,
     interception: Option<Arc<Interception>>,
     inwards: Arc<OwnSockets>,
 }
 
-impl Fronts {
-    /// Fronts that reach destinations by `connector`. `inwards` are the connections to the service.
+impl Doors {
+    /// Doors to destinations that are reached by `connector`. `inwards` are the connections to the service. Kept
+    /// connections of `before` are used on where it had the same connector.
     pub fn new(
         proxy: Arc<Proxy>,
-        live: LiveHandle,
+        live: Arc<Live>,
         connector: Arc<Connector>,
         interception: Option<Arc<Interception>>,
         inwards: Arc<OwnSockets>,
+        before: Option<&Self>,
     ) -> Self {
-        let pools = Pools::new(connector, proxy.stats.clone());
+        let same = before.filter(|before| Arc::ptr_eq(before.pools.connector(), &connector));
+        let keep = live.timeouts.upstream_idle;
+        let pools = match same {
+            Some(before) => before.pools.clone(),
+            None => Pools::new(connector, keep, proxy.stats.clone()),
+        };
+        pools.keep_for(keep);
         Self { proxy, live, pools, interception, inwards }
     }
 
-    /// The front of the forward proxy.
+    /// The forward proxy.
     pub fn proxy(&self) -> Outbound {
         self.through(Door::Proxy)
     }
 
-    /// The front of a mapped listener.
+    /// A mapped listener.
     pub fn mapped(&self, mapped: config::Mapped) -> Outbound {
         self.through(Door::Mapped(Arc::new(mapped)))
     }
 
-    /// The front of the listener for redirected connections.
+    /// The listener for redirected connections.
     pub fn transparent(&self) -> Outbound {
         self.through(Door::Transparent)
     }
 
     fn through(&self, door: Door) -> Outbound {
         let Self { proxy, live, pools, interception, inwards } = self.clone();
-        Outbound { proxy, live, pools, interception, inwards, door }
+        Outbound { proxy, live, pools, interception, inwards, door, front: None }
     }
 }
 
-impl Handler for Outbound {
+/// Serves what is inside a connection whose far side is known. That may live for long, so it keeps nothing of the settings
+/// that it began with.
+#[derive(Debug)]
+pub(super) struct Inner {
+    door: Door,
+    front: Swap<Role>,
+}
+
+impl Inner {
+    /// Serves requests that all go there, in the name of `outer`.
+    pub(super) fn new(outer: Outbound, fixed: Fixed) -> Self {
+        // Without a front the settings stay as they are: its listener has just gone.
+        let front = outer.front.as_ref().and_then(WeakSwap::upgrade);
+        let front = front.unwrap_or_else(|| Swap::new(Role::Outbound(outer)));
+        Self { door: Door::Fixed(Arc::new(fixed)), front }
+    }
+
+    fn now(&self) -> Option<Outbound> {
+        match &*self.front.load() {
+            Role::Outbound(now) => Some(Outbound { door: self.door.clone(), ..now.clone() }),
+            // A front that is to lead the other way is another one.
+            Role::Inbound(_) => None,
+        }
+    }
+}
+
+impl Handler for Inner {
     type Body = ResponseBody;
 
     fn bounds(&self) -> Bounds {
-        let live = self.live.load();
-        let Timeouts { detection, request_header, idle, .. } = live.timeouts;
-        Bounds { detection, request_header, idle, half_close: live.half_close }
+        bounds(self.front.load().live())
     }
 
     fn handle(
+        &self,
+        request: Request<Received>,
+        caller: Caller,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
+        let now = self.now();
+        async move {
+            match now {
+                Some(now) => now.answer(request, caller).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
+        if let Some(now) = self.now() {
+            now.note_unreadable(peer, problem);
+        }
+    }
+}
+
+impl Outbound {
+    /// Answers a call, as the settings have it here.
+    pub(super) fn answer(
         &self,
         mut request: Request<Received>,
         caller: Caller,
@@ -132,7 +186,7 @@ impl Handler for Outbound {
         let front = self.clone();
         let arrived = (SystemTime::now(), Instant::now());
         async move {
-            let live = front.live.load();
+            let live = front.live.clone();
             if !matches!(front.door, Door::Fixed(_)) {
                 // It is for us, whom nobody asked for a password (HOP-3), and no business of the destination. On a
                 // connection that leads elsewhere it is for whoever is there.
@@ -169,29 +223,15 @@ impl Handler for Outbound {
         }
     }
 
-    async fn accept<G: Send + 'static>(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        drain: Drain,
-        stats: Arc<Stats>,
-        held: G,
-    ) {
-        let surroundings = Surroundings { drain, stats };
-        match self.door {
-            Door::Transparent => {
-                Box::pin(transparent::accept(Self::clone(&self), stream, peer, surroundings, held)).await;
-            }
-            _ => server::serve(stream.into(), Bytes::new(), peer, self, surroundings, held).await,
-        }
+    /// Itself, where connections are redirected here and their destination is theirs to say.
+    pub(super) fn redirected(&self) -> Option<Self> {
+        matches!(self.door, Door::Transparent).then(|| self.clone())
     }
 
-    fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
-        forward::record_unreadable(&self.proxy, &self.live.load(), Side::Outbound, peer, problem);
+    pub(super) fn note_unreadable(&self, peer: SocketAddr, problem: Unreadable) {
+        forward::record_unreadable(&self.proxy, &self.live, Side::Outbound, peer, problem);
     }
-}
 
-impl Outbound {
     /// Whether tracecar has opened the connection from `peer` to `reached` itself, to its service or to what that calls.
     pub(super) fn is_own(&self, peer: SocketAddr, reached: SocketAddr) -> bool {
         self.inwards.contains(peer, reached) || self.pools.connector().own.contains(peer, reached)

@@ -1,7 +1,8 @@
 //! The connections of one worker to all destinations that its service calls.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::RequestBody;
 use crate::config::Upstream;
@@ -18,12 +19,27 @@ const MAX_POOLS: usize = 256;
 pub(super) struct Pools {
     connector: Arc<Connector>,
     stats: Arc<Stats>,
-    pools: Mutex<HashMap<Upstream, Arc<Pool<RequestBody>>>>,
+    pools: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    pools: HashMap<Upstream, Arc<Pool<RequestBody>>>,
+    /// How long connections are kept without use.
+    keep: Duration,
 }
 
 impl Pools {
-    pub(super) fn new(connector: Arc<Connector>, stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self { connector, stats, pools: Mutex::default() })
+    pub(super) fn new(connector: Arc<Connector>, keep: Duration, stats: Arc<Stats>) -> Arc<Self> {
+        let known = Known { pools: HashMap::new(), keep };
+        Arc::new(Self { connector, stats, pools: Mutex::new(known) })
+    }
+
+    /// Keeps connections without use for that long from now on.
+    pub(super) fn keep_for(&self, keep: Duration) {
+        let mut known = self.lock();
+        known.keep = keep;
+        known.pools.values().for_each(|pool| pool.keep_for(keep));
     }
 
     /// What opens connections.
@@ -33,18 +49,23 @@ impl Pools {
 
     /// The connections to `upstream`.
     pub(super) fn of(&self, upstream: Upstream) -> Arc<Pool<RequestBody>> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.lock();
+        let Known { pools, keep } = &mut *known;
         if let Some(known) = pools.get(&upstream) {
             return known.clone();
         }
         if pools.len() >= MAX_POOLS {
             pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.keeps_any());
         }
-        let pool = Pool::new(upstream.clone(), self.connector.clone(), self.stats.clone());
+        let pool = Pool::new(upstream.clone(), self.connector.clone(), *keep, self.stats.clone());
         // Where all are busy, one more is not remembered; it works all the same.
         if pools.len() < MAX_POOLS {
             pools.insert(upstream, pool.clone());
         }
         pool
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

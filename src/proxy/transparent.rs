@@ -45,7 +45,7 @@ pub(super) async fn accept<G: Send>(
     if is_ours(&front, &client, peer, asked) {
         return;
     }
-    let live = front.live.load();
+    let live = front.live.clone();
     let host = asked.ip().to_canonical().to_string();
     let to = Upstream {
         protocol: UpstreamProtocol::Http1,
