@@ -48,15 +48,25 @@ impl AccessLog {
         AccessLogSink { format: self.format, lines: self.lines.clone(), gathered: Vec::new() }
     }
 
-    /// What went missing, for the metrics page.
-    pub fn rows(&self) -> Vec<Row> {
-        vec![Row {
+    /// Whether all that was gathered is written, or lost.
+    pub fn is_idle(&self) -> bool {
+        self.lines.is_idle()
+    }
+
+    /// Lines that went missing.
+    pub fn dropped(&self) -> u64 {
+        self.lines.dropped()
+    }
+
+    /// What went missing, of this log and others before it, for the metrics page.
+    pub fn row(dropped: u64) -> Row {
+        Row {
             name: "tracecar_access_log_lines_dropped",
             help: "Access log lines lost: the output was slow or failed.",
             kind: Kind::Counter,
             label: None,
-            value: self.lines.dropped(),
-        }]
+            value: dropped,
+        }
     }
 
     /// Writes what was gathered, for at most `bound`. Returns whether everything is written.
@@ -311,7 +321,7 @@ mod tests {
         records.into_iter().for_each(|record| sink.record(&Arc::new(record)));
         sink.batch_end();
         assert!(log.finish(PATIENCE));
-        assert_eq!(log.rows()[0].value, 0);
+        assert_eq!(log.dropped(), 0);
         String::from_utf8(std::mem::take(&mut page.0.lock().unwrap())).unwrap()
     }
 

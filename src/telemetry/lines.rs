@@ -67,7 +67,10 @@ impl Lines {
     /// # Errors
     /// The file cannot be opened, or the thread not started.
     pub fn append(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        without_waiting(&mut options);
+        let file = options.open(path).map_err(|error| {
             let path = path.display();
             io::Error::new(error.kind(), format!("cannot open {path} for appending: {error}"))
         })?;
@@ -100,6 +103,12 @@ impl Lines {
         state.waiting.extend_from_slice(lines);
         drop(state);
         shared.changed.notify_all();
+    }
+
+    /// Whether nothing waits and nothing is being written.
+    pub fn is_idle(&self) -> bool {
+        let state = self.0.0.lock();
+        state.waiting.is_empty() && !state.writing
     }
 
     /// Lines that were dropped: no room, or the output failed.
@@ -183,6 +192,17 @@ impl Shared {
             self.changed.notify_all();
         }
     }
+}
+
+/// A pipe that nobody reads is an error, and not waited for.
+fn without_waiting(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    #[cfg(not(unix))]
+    let _ = options;
 }
 
 /// Writes everything, or says how much went out before the error.

@@ -9,8 +9,8 @@
 //! (MET-10), and where the number of label sets is not bounded by our own words, it is capped.
 
 use std::hash::Hash;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -49,6 +49,8 @@ pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// `target_info`, which changes with the settings.
+    target: Mutex<Registry>,
     registry: Registry,
     traffic: Traffic,
 }
@@ -77,8 +79,6 @@ impl Metrics {
 
     fn with_cap(service: &Service, max_label_sets: usize) -> Self {
         let mut registry = Registry::default();
-        registry.register("target", "What the metrics are about", Info::new(target_labels(service)));
-
         let overflow = Family::<Word, Counter>::default();
         let name = "http_server_request_duration";
         let traffic = Traffic {
@@ -121,7 +121,12 @@ impl Metrics {
         registry.register_with_unit("tracecar_proxy_duration", help, Unit::Seconds, traffic.proxy.clone());
         let help = "Measurements whose labels were dropped because their metric has too many label sets";
         registry.register("tracecar_metric_overflow", help, overflow);
-        Self(Arc::new(Inner { registry, traffic }))
+        Self(Arc::new(Inner { target: Mutex::new(target(service)), registry, traffic }))
+    }
+
+    /// They are about `service` from now on.
+    pub fn describe(&self, service: &Service) {
+        *self.0.target.lock().unwrap_or_else(PoisonError::into_inner) = target(service);
     }
 
     /// A reader of records that counts into these metrics.
@@ -135,7 +140,8 @@ impl Metrics {
         let mut page = String::with_capacity(16 * 1024);
         let mut counters = Registry::default();
         counters.register_collector(Box::new(Rows::new(rows)));
-        encode_registry(&mut page, &self.0.registry)
+        encode_registry(&mut page, &self.0.target.lock().unwrap_or_else(PoisonError::into_inner))
+            .and_then(|()| encode_registry(&mut page, &self.0.registry))
             .and_then(|()| encode_registry(&mut page, &counters))
             .and_then(|()| encode_eof(&mut page))
             .expect("writing to a String never fails");
@@ -278,6 +284,12 @@ impl<L: Clone + Eq + Hash> Capped<L> {
 
 /// The resource's attributes as labels. Names that become equal share one label: their values, in the order of
 /// the original names, joined with `;` (PRM-4).
+fn target(service: &Service) -> Registry {
+    let mut registry = Registry::default();
+    registry.register("target", "What the metrics are about", Info::new(target_labels(service)));
+    registry
+}
+
 fn target_labels(service: &Service) -> Vec<(String, String)> {
     let mut attributes: Vec<(&str, &str)> =
         service.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();

@@ -100,19 +100,27 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Account {
     totals: Mutex<Totals>,
-    max_spans: u64,
-    max_bytes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Totals {
     now: Snapshot,
+    max_spans: u64,
+    max_bytes: u64,
     closed: bool,
 }
 
 impl Account {
     pub(super) fn new(max_spans: usize, max_bytes: usize) -> Self {
-        Self { totals: Mutex::default(), max_spans: max_spans as u64, max_bytes: max_bytes as u64 }
+        let (max_spans, max_bytes) = (max_spans as u64, max_bytes as u64);
+        let totals = Totals { now: Snapshot::default(), max_spans, max_bytes, closed: false };
+        Self { totals: Mutex::new(totals) }
+    }
+
+    /// Bounds the queue anew. What is in it stays in it.
+    pub(super) fn bound(&self, max_spans: usize, max_bytes: usize) {
+        let mut totals = self.totals();
+        (totals.max_spans, totals.max_bytes) = (max_spans as u64, max_bytes as u64);
     }
 
     /// The account now.
@@ -177,14 +185,13 @@ impl Account {
     /// counts: it still holds memory.
     pub(super) fn admit(&self, bytes: u64) -> bool {
         let mut totals = self.totals();
-        let closed = totals.closed;
-        let now = &mut totals.now;
+        let Totals { now, max_spans, max_bytes, closed } = &mut *totals;
         now.accepted += 1;
-        if closed {
+        if *closed {
             now.drop(Dropped::Shutdown, 1);
             return false;
         }
-        if now.queued >= self.max_spans || now.queued_bytes + bytes > self.max_bytes {
+        if now.queued >= *max_spans || now.queued_bytes + bytes > *max_bytes {
             now.drop(Dropped::QueueFull, 1);
             return false;
         }

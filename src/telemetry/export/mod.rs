@@ -8,6 +8,7 @@
 //! * `encode`: records as protobuf
 //! * `resource`: what all spans have in common
 //! * `pack`: batches as contents of requests
+//! * `pace`: when a collector that failed is asked again
 //! * `queue`: what waits, and when a batch is due
 //! * `transport`: one connection, one attempt
 //! * `answer`: what a collector's answer means
@@ -17,6 +18,7 @@
 mod account;
 mod answer;
 mod encode;
+mod pace;
 mod pack;
 mod probe;
 mod queue;
@@ -24,25 +26,25 @@ mod resource;
 mod transport;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 pub use account::{Account, Dropped, Snapshot};
+pub use pace::Pace;
 pub use probe::{Heard, Reply, probe};
 
-use crate::config::{Otlp, OtlpProtocol, Service};
+use crate::config::{self, Otlp, OtlpProtocol, Service};
 use crate::exchange::{Record, Sink};
 use crate::net::tls::TlsError;
 use answer::Answer;
+use pace::Backoff;
 use pack::Packer;
 use queue::Queue;
 use transport::Transport;
@@ -66,32 +68,9 @@ pub enum StartError {
 /// Spans in the queue above which the exporter no longer steps aside between slices of a batch.
 const BACKLOG: u64 = 2048;
 
-/// How patient the exporter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Longest wait after the first failure; it doubles with each further one, and a random half of it is taken
-    /// off, so that sidecars that lost their collector together do not come back together (OTLP-20).
-    pub first_wait: Duration,
-    /// What the wait grows to.
-    pub longest_wait: Duration,
-    /// Age at which a batch is given up, from its first attempt. What waits behind it does not age.
-    pub give_up: Duration,
-    /// Largest request before compression, in bytes (OTLP-8). A batch above it is halved.
-    pub max_request: usize,
-}
-
-impl Default for Pace {
-    /// 1 second up to 5, and 5 minutes: a collector that restarts is found again within seconds, and one that is
-    /// away for some minutes costs nothing that fits the queue.
-    fn default() -> Self {
-        Self {
-            first_wait: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(5),
-            give_up: Duration::from_secs(300),
-            max_request: 64 << 20,
-        }
-    }
-}
+/// How long an attempt that has begun may still take when there is another receiver: most need less, and a receiver that is
+/// left because it hangs should not be waited for. If it did get the spans, it has them, and so has the other.
+const LAST_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// Starts an exporter on `runtime`: the sink to feed it, and the handle to stop it.
 ///
@@ -111,27 +90,44 @@ pub fn start_at_pace(
     runtime: &Handle,
     pace: Pace,
 ) -> Result<(OtlpSink, Exporter), StartError> {
-    let transport = Transport::new(otlp)?;
-    let packer = Packer::new(service, otlp.protocol, otlp.gzip, pace.max_request);
-    let bounds = &otlp.queue;
+    let receiver = Receiver::new(otlp, service, &pace)?;
+    let exporter = begin(receiver, &otlp.queue, runtime, pace);
+    Ok((exporter.sink(), exporter))
+}
+
+/// A receiver to begin with, or to [`Exporter::turn`] to. Connects to nobody yet.
+///
+/// # Errors
+/// As [`start`].
+pub fn receiver(otlp: &Otlp, service: &Service) -> Result<Receiver, StartError> {
+    Receiver::new(otlp, service, &Pace::default())
+}
+
+/// Starts an exporter to a receiver that is known to work, as far as that can be known.
+pub fn start_with(receiver: Receiver, queue: &config::Queue, runtime: &Handle) -> Exporter {
+    begin(receiver, queue, runtime, Pace::default())
+}
+
+fn begin(receiver: Receiver, bounds: &config::Queue, runtime: &Handle, pace: Pace) -> Exporter {
     let account = Arc::new(Account::new(bounds.max_spans, bounds.max_bytes));
     let queue = Arc::new(Queue::new(Arc::clone(&account), bounds.max_batch, bounds.schedule_delay));
     let (stop, stopping) = watch::channel(None);
+    let (turn, turned) = watch::channel(());
+    let next = Arc::new(Mutex::new(None));
     let worker = Worker {
         queue: Arc::clone(&queue),
         account: Arc::clone(&account),
-        packer,
-        transport,
+        receiver,
+        next: Arc::clone(&next),
+        turned,
         pace,
         backoff: Backoff::default(),
         health: Health::Working,
         lost_before: 0,
-        endpoint: transport::shown(&otlp.endpoint),
         stopping,
     };
     let task = runtime.spawn(worker.run());
-    let sink = OtlpSink { queue: Arc::clone(&queue) };
-    Ok((sink, Exporter { queue, account, stop, task }))
+    Exporter { queue, account, turn, next, stop, task }
 }
 
 /// Makes the contents of OTLP/HTTP requests without sending them: for the benchmark.
@@ -160,11 +156,38 @@ impl Sink for OtlpSink {
     }
 }
 
+/// Whom spans are sent to, and how.
+pub struct Receiver {
+    packer: Packer,
+    transport: Transport,
+    /// Without credentials.
+    endpoint: String,
+}
+
+impl Receiver {
+    fn new(otlp: &Otlp, service: &Service, pace: &Pace) -> Result<Self, StartError> {
+        Ok(Self {
+            packer: Packer::new(service, otlp.protocol, otlp.gzip, pace.max_request),
+            transport: Transport::new(otlp)?,
+            endpoint: transport::shown(&otlp.endpoint),
+        })
+    }
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
 /// A running exporter. Dropped without [`Exporter::shutdown`], it runs on until its runtime ends.
 #[derive(Debug)]
 pub struct Exporter {
     queue: Arc<Queue>,
     account: Arc<Account>,
+    turn: watch::Sender<()>,
+    /// Whom to send to from now on, until the task has taken note.
+    next: Arc<Mutex<Option<Receiver>>>,
     stop: watch::Sender<Option<Instant>>,
     task: JoinHandle<()>,
 }
@@ -173,6 +196,20 @@ impl Exporter {
     /// What became of every span, now and later.
     pub fn account(&self) -> Arc<Account> {
         Arc::clone(&self.account)
+    }
+
+    /// A reader of records that feeds this exporter.
+    pub fn sink(&self) -> OtlpSink {
+        OtlpSink { queue: Arc::clone(&self.queue) }
+    }
+
+    /// Sends to another receiver from now on, also what waits already. An attempt that is being made is waited for, for
+    /// half a second at most.
+    pub fn turn(&self, receiver: Receiver, queue: &config::Queue) {
+        self.account.bound(queue.max_spans, queue.max_bytes);
+        self.queue.form(queue.max_batch, queue.schedule_delay);
+        *lock(&self.next) = Some(receiver);
+        self.turn.send_replace(());
     }
 
     /// Has what waits sent now, without waiting for a full batch. Returns at once.
@@ -202,14 +239,15 @@ impl Exporter {
 struct Worker {
     queue: Arc<Queue>,
     account: Arc<Account>,
-    packer: Packer,
-    transport: Transport,
+    receiver: Receiver,
+    /// Another one, when `turned` says so.
+    next: Arc<Mutex<Option<Receiver>>>,
+    turned: watch::Receiver<()>,
     pace: Pace,
     backoff: Backoff,
     health: Health,
     /// Spans lost up to the moment when exporting stopped working.
     lost_before: u64,
-    endpoint: String,
     /// When to be gone, once that is known.
     stopping: watch::Receiver<Option<Instant>>,
 }
@@ -221,6 +259,13 @@ enum Health {
     /// Batches are taken, with a complaint.
     Partial,
     Failing,
+}
+
+/// What became of a request.
+enum Settled {
+    Yes,
+    /// There is another receiver, who has to have it in its own form.
+    Elsewhere,
 }
 
 /// How much of the queue a request stands for.
@@ -243,16 +288,24 @@ impl Worker {
 
     /// Exports a batch in as few requests as it fits. Breaks where there is no time left for it.
     async fn export(&mut self, batch: Vec<Arc<Record>>) -> ControlFlow<()> {
-        let give_up_at = Instant::now() + self.pace.give_up;
+        let mut give_up_at = Instant::now() + self.pace.give_up;
         let mut pieces = vec![batch];
         while let Some(mut piece) = pieces.pop() {
+            self.turn();
             let bytes = piece.iter().map(|record| record.size_bytes() as u64).sum();
             let share = Share { spans: piece.len() as u64, bytes };
             let hurry = self.account.snapshot().queued > BACKLOG;
-            match self.packer.pack(&piece, hurry) {
+            match self.receiver.packer.pack(&piece, hurry) {
                 Some(content) => {
-                    drop(piece);
-                    self.deliver(content, share, give_up_at).await?;
+                    // Kept until it is settled: another receiver may want it in another form.
+                    match self.deliver(content, share, give_up_at).await? {
+                        Settled::Yes => {}
+                        Settled::Elsewhere => {
+                            pieces.push(piece);
+                            // It has not failed with the other one.
+                            give_up_at = Instant::now() + self.pace.give_up;
+                        }
+                    }
                 }
                 None if piece.len() > 1 => {
                     pieces.push(piece.split_off(piece.len() / 2));
@@ -267,15 +320,44 @@ impl Worker {
         ControlFlow::Continue(())
     }
 
-    /// Sends one request until it is settled, one way or the other.
-    async fn deliver(&mut self, content: Bytes, share: Share, give_up_at: Instant) -> ControlFlow<()> {
+    /// Turns to the next receiver, if there is one.
+    fn turn(&mut self) {
+        self.turned.mark_unchanged();
+        if let Some(next) = lock(&self.next).take() {
+            info!(endpoint = next.endpoint, "exporting spans as newly configured");
+            (self.receiver, self.backoff, self.health) = (next, Backoff::default(), Health::Working);
+        }
+    }
+
+    /// Sends one request until it is settled, one way or the other, or there is another receiver.
+    async fn deliver(
+        &mut self,
+        content: Bytes,
+        share: Share,
+        give_up_at: Instant,
+    ) -> ControlFlow<(), Settled> {
         loop {
             self.pause(give_up_at).await?;
             if Instant::now() >= give_up_at {
                 self.account.dropped(Dropped::RetryExpired, share.spans, share.bytes);
-                return ControlFlow::Continue(());
+                return ControlFlow::Continue(Settled::Yes);
             }
-            match self.transport.send(content.clone(), give_up_at).await {
+            if self.turned.has_changed().unwrap_or(false) {
+                return ControlFlow::Continue(Settled::Elsewhere);
+            }
+            let mut turned = self.turned.clone();
+            let impatient = async {
+                match turned.changed().await {
+                    Ok(()) => sleep(LAST_ATTEMPT).await,
+                    // Nobody can turn it any more.
+                    Err(_) => std::future::pending().await,
+                }
+            };
+            let answer = tokio::select! {
+                answer = self.receiver.transport.send(content.clone(), give_up_at) => answer,
+                () = impatient => return ControlFlow::Continue(Settled::Elsewhere),
+            };
+            match answer {
                 Answer::Taken { rejected, message } => {
                     self.account.exported(share.spans, rejected, share.bytes);
                     self.backoff.reset();
@@ -286,14 +368,14 @@ impl Worker {
                         },
                         &message,
                     );
-                    return ControlFlow::Continue(());
+                    return ControlFlow::Continue(Settled::Yes);
                 }
                 Answer::Refused(reason) => {
                     self.account.failed();
                     self.account.dropped(Dropped::Rejected, share.spans, share.bytes);
                     self.backoff.reset();
                     self.say(Health::Failing, &reason);
-                    return ControlFlow::Continue(());
+                    return ControlFlow::Continue(Settled::Yes);
                 }
                 Answer::Later { reason, after } => {
                     self.account.failed();
@@ -304,8 +386,8 @@ impl Worker {
         }
     }
 
-    /// Waits until the collector may be asked again, or until `give_up_at`. Breaks where tracecar will be gone by
-    /// then.
+    /// Waits until the collector may be asked again, until `give_up_at`, or until there is another. Breaks where tracecar
+    /// will be gone by then.
     async fn pause(&mut self, give_up_at: Instant) -> ControlFlow<()> {
         let Some(resume_at) = self.backoff.resume_at else { return ControlFlow::Continue(()) };
         let resume_at = resume_at.min(give_up_at);
@@ -316,6 +398,11 @@ impl Worker {
             tokio::select! {
                 () = sleep_until(resume_at) => return ControlFlow::Continue(()),
                 Ok(()) = self.stopping.changed() => {}
+                Ok(()) = self.turned.changed() => {
+                    // Whoever asks next hears of it, too.
+                    self.turned.mark_changed();
+                    return ControlFlow::Continue(());
+                }
             }
         }
     }
@@ -330,7 +417,7 @@ impl Worker {
             self.lost_before = lost;
         }
         self.health = health;
-        let endpoint = self.endpoint.as_str();
+        let endpoint = self.receiver.endpoint.as_str();
         match health {
             Health::Working => info!(endpoint, lost = lost - self.lost_before, "spans are exported again"),
             Health::Partial => warn!(endpoint, reason, "the collector takes spans with a complaint"),
@@ -339,56 +426,6 @@ impl Worker {
     }
 }
 
-/// When the collector may be asked again. It outlives a batch: a collector that is down or asked for peace is not
-/// spared by giving up one batch and beginning with the next.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-    resume_at: Option<Instant>,
-}
-
-impl Backoff {
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
-
-    fn failed(&mut self, pace: &Pace, asked: Option<Duration>) {
-        let ceiling = pace.first_wait.saturating_mul(1 << self.failures.min(20)).min(pace.longest_wait);
-        let wait = ceiling.mul_f64(SmallRng::from_os_rng().random_range(0.5..=1.0));
-        // A collector that asks for a day is asked again when the batch would be given up anyway.
-        let asked = asked.unwrap_or_default().min(pace.give_up);
-        self.failures += 1;
-        self.resume_at = Some(Instant::now() + wait.max(asked));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn waits_double_up_to_the_longest_and_lose_up_to_half_by_chance() {
-        let mut backoff = Backoff::default();
-        let now = Instant::now();
-        for ceiling in [1000, 2000, 4000, 5000, 5000] {
-            backoff.failed(&Pace::default(), None);
-            let wait = (backoff.resume_at.unwrap() - now).as_millis();
-            assert!((ceiling / 2..=ceiling).contains(&wait), "{wait} ms of {ceiling}");
-        }
-        backoff.reset();
-        backoff.failed(&Pace::default(), None);
-        assert!(backoff.resume_at.unwrap() <= now + Duration::from_secs(1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_the_collector_asks_for_is_the_least_wait_within_reason() {
-        let wait = |asked| {
-            let mut backoff = Backoff::default();
-            backoff.failed(&Pace::default(), Some(Duration::from_secs(asked)));
-            backoff.resume_at.unwrap() - Instant::now()
-        };
-        assert_eq!(wait(30), Duration::from_secs(30));
-        assert!(wait(0) >= Duration::from_millis(500));
-        assert_eq!(wait(86_400), Pace::default().give_up);
-    }
+fn lock(next: &Mutex<Option<Receiver>>) -> MutexGuard<'_, Option<Receiver>> {
+    next.lock().unwrap_or_else(PoisonError::into_inner)
 }

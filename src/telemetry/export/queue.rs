@@ -19,12 +19,12 @@ pub(super) struct Queue {
     state: Mutex<State>,
     wake: Notify,
     account: Arc<Account>,
-    max_batch: usize,
-    delay: Duration,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    max_batch: usize,
+    delay: Duration,
     waiting: VecDeque<Arc<Record>>,
     told: Fill,
     /// A record was turned away since the last batch was taken.
@@ -47,7 +47,26 @@ enum Fill {
 impl Queue {
     /// An empty queue that forms batches of `max_batch` spans, or of fewer that waited for `delay`.
     pub(super) fn new(account: Arc<Account>, max_batch: usize, delay: Duration) -> Self {
-        Self { state: Mutex::default(), wake: Notify::new(), account, max_batch: max_batch.max(1), delay }
+        let state = State {
+            max_batch: max_batch.max(1),
+            delay,
+            waiting: VecDeque::new(),
+            told: Fill::Empty,
+            crowded: false,
+            flush: false,
+            closing: false,
+        };
+        Self { state: Mutex::new(state), wake: Notify::new(), account }
+    }
+
+    /// Forms other batches from now on.
+    pub(super) fn form(&self, max_batch: usize, delay: Duration) {
+        let mut state = self.state();
+        (state.max_batch, state.delay) = (max_batch.max(1), delay);
+        // What was a full batch may be none any more, and is to be told of when it is one again.
+        state.told = fill(&state);
+        drop(state);
+        self.wake.notify_one();
     }
 
     /// Lets a record in where there is room for it; else it is counted and dropped (ENV-22).
@@ -64,7 +83,7 @@ impl Queue {
     /// Wakes the exporter where it does not know yet how full the queue is.
     pub(super) fn tell(&self) {
         let mut state = self.state();
-        let fill = self.fill(&state);
+        let fill = fill(&state);
         if fill > state.told {
             state.told = fill;
             drop(state);
@@ -86,53 +105,56 @@ impl Queue {
 
     /// Waits for the next batch. `None` after [`Queue::close`], when nothing waits any more.
     pub(super) async fn next(&self) -> Option<Vec<Arc<Record>>> {
-        let mut due_at = None;
+        let mut waits_since = None;
         loop {
-            let due = due_at.is_some_and(|at| Instant::now() >= at);
-            let empty = {
+            let due = {
                 let mut state = self.state();
+                // The delay counts from when we learn of the first record: at most one batch of the feeder late.
+                let delay = state.delay;
+                let due = waits_since.is_some_and(|since: Instant| since.elapsed() >= delay);
                 let hurry = due || state.flush || state.closing;
-                if self.fill(&state) == Fill::Batch || (hurry && !state.waiting.is_empty()) {
+                if fill(&state) == Fill::Batch || (hurry && !state.waiting.is_empty()) {
                     return Some(self.take(&mut state));
                 }
                 if state.closing {
                     return None;
                 }
                 state.flush = false;
-                state.waiting.is_empty()
+                match state.waiting.is_empty() {
+                    true => None,
+                    false => Some(*waits_since.get_or_insert_with(Instant::now) + delay),
+                }
             };
             // `Notify` keeps a wake-up that comes before we wait for it.
-            if empty {
-                due_at = None;
+            let Some(due) = due else {
+                waits_since = None;
                 self.wake.notified().await;
                 continue;
-            }
-            // The delay counts from when we learn of the first record: at most one batch of the feeder late.
-            let at = *due_at.get_or_insert_with(|| Instant::now() + self.delay);
+            };
             // Which of the two it was is seen from the state.
-            let _ = timeout_at(at, self.wake.notified()).await;
+            let _ = timeout_at(due, self.wake.notified()).await;
         }
     }
 
     fn take(&self, state: &mut State) -> Vec<Arc<Record>> {
-        let count = state.waiting.len().min(self.max_batch);
+        let count = state.waiting.len().min(state.max_batch);
         let batch = state.waiting.drain(..count).collect();
         state.flush &= !state.waiting.is_empty();
         state.crowded = false;
-        state.told = self.fill(state);
+        state.told = fill(state);
         batch
-    }
-
-    fn fill(&self, state: &State) -> Fill {
-        match state.waiting.len() {
-            0 => Fill::Empty,
-            n if n >= self.max_batch || state.crowded => Fill::Batch,
-            _ => Fill::Some,
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fill(state: &State) -> Fill {
+    match state.waiting.len() {
+        0 => Fill::Empty,
+        n if n >= state.max_batch || state.crowded => Fill::Batch,
+        _ => Fill::Some,
     }
 }
 
@@ -198,6 +220,19 @@ mod tests {
         push(&queue, 3);
         assert_eq!(look(pin!(queue.next())), Poll::Ready(Some(2)));
         assert_eq!(queue.account.snapshot().lost(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_became_larger_is_told_of_when_it_is_full() {
+        let queue = queue(100, 2);
+        push(&queue, 2);
+        queue.tell();
+        queue.form(4, Duration::from_secs(60));
+        let mut next = pin!(queue.next());
+        assert_eq!(look(next.as_mut()), Poll::Pending);
+        push(&queue, 2);
+        queue.tell();
+        assert_eq!(look(next.as_mut()), Poll::Ready(Some(4)));
     }
 
     #[tokio::test(start_paused = true)]
