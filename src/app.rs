@@ -1,28 +1,34 @@
-//! Builds everything from the settings, binds it, runs it, drains it, and flushes.
+//! Builds everything from the settings, binds it, runs it, changes it when they change, drains it, and flushes.
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tracing::{error, info};
 
-use crate::admin::{self, Admin, Readiness};
-use crate::config::{LiveHandle, Outbound, Settings, Startup};
+use crate::admin::{Admin, ConfigPage, Readiness};
+use crate::config::{LiveHandle, Settings};
 use crate::exchange::{Outbox, Recorder, Sink};
-use crate::net::{Drain, listener};
+use crate::net::Drain;
 use crate::proxy::{Front, Proxy};
-use crate::stats::Stats;
+use crate::stats::{Kind, Row, Stats};
 use crate::telemetry::Telemetry;
 use crate::telemetry::console::Console;
 use crate::worker::{Peers, Worker};
 
+mod control;
+mod listeners;
+mod reload;
+mod watch;
 mod way_out;
 
+use self::control::{Bindings, Control, Running, Versions};
+use self::reload::Reloads;
+pub use self::reload::{Again, Load, Refused};
 use self::way_out::WayOut;
 
 /// How long telemetry may take to get out after the last connection is closed. With the default drain time it
@@ -35,16 +41,24 @@ pub struct Parts {
     pub settings: Settings,
     /// The settings as text for `/config`, secrets masked.
     pub effective: String,
+    /// How the settings are read again; `None` where they stay as they are.
+    pub again: Option<Again>,
+    /// Sets the level of our own log.
+    pub log: Option<SetLevel>,
     /// A console to share with others in this process, in place of one that the settings ask for.
     pub console: Option<Console>,
     /// More readers of its records.
     pub sinks: Vec<Box<dyn Sink>>,
 }
 
+/// Sets the level of our own log, as `log` in the file has it.
+pub type SetLevel = Box<dyn Fn(&str) + Send>;
+
 impl Parts {
     /// Nothing but the settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, effective: String::new(), console: None, sinks: Vec::new() }
+        let (again, log, console) = (None, None, None);
+        Self { settings, effective: String::new(), again, log, console, sinks: Vec::new() }
     }
 }
 
@@ -52,8 +66,7 @@ impl Parts {
 pub struct App {
     parts: Parts,
     stats: Arc<Stats>,
-    listeners: Vec<Vec<std::net::TcpListener>>,
-    admin: Option<std::net::TcpListener>,
+    sockets: Bindings,
     bound: Bound,
 }
 
@@ -78,29 +91,10 @@ impl App {
     /// # Errors
     /// Names the address that cannot be bound.
     pub fn bind(parts: Parts) -> anyhow::Result<Self> {
-        let Startup { workers, inbound, outbound, admin, .. } = &parts.settings.startup;
-        let mut listeners: Vec<Vec<_>> = (0..*workers).map(|_| Vec::new()).collect();
-        let mut bind_for_all = |mut address: SocketAddr| {
-            for of_worker in &mut listeners {
-                let socket = bind(address, *workers > 1)?;
-                // The first worker's socket decides which port a port of 0 is.
-                address = socket.local_addr()?;
-                of_worker.push(socket);
-            }
-            anyhow::Ok(address)
-        };
-        let inbound = inbound.iter().map(|one| bind_for_all(one.listen)).collect::<anyhow::Result<_>>()?;
-        let Outbound { proxy, mapped, transparent, .. } = outbound.clone().unwrap_or_default();
-        let mut bound = Bound {
-            inbound,
-            proxy: proxy.map(&mut bind_for_all).transpose()?,
-            mapped: mapped.iter().map(|one| bind_for_all(one.listen)).collect::<anyhow::Result<_>>()?,
-            transparent: transparent.map(&mut bind_for_all).transpose()?,
-            admin: None,
-        };
-        let admin = admin.map(|address| bind(address, false)).transpose()?;
-        bound.admin = admin.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
-        Ok(Self { parts, stats: Arc::default(), listeners, admin, bound })
+        let sockets = Bindings::bind(&parts.settings.startup)?;
+        let admin = sockets.admin.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let bound = Bound::of(&sockets.listeners, admin);
+        Ok(Self { parts, stats: Arc::default(), sockets, bound })
     }
 
     /// Where it listens.
@@ -121,7 +115,10 @@ impl App {
         // Everything but the data path runs on this thread: nothing here can delay a request.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        runtime.block_on(self.serve(stop, cut))
+        let ended = runtime.block_on(self.serve(stop, cut));
+        // Whoever reads a file from a disk that does not answer is not waited for.
+        runtime.shutdown_background();
+        ended
     }
 
     async fn serve(
@@ -129,58 +126,78 @@ impl App {
         stop: impl Future<Output = ()>,
         cut: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Self { parts, stats, listeners, admin, .. } = self;
-        let Parts { settings: Settings { startup, live }, effective, console, sinks } = parts;
-        let live = LiveHandle::new(live);
+        let Self { parts, stats, sockets, .. } = self;
+        let Parts { settings, effective, again, log, console, sinks } = parts;
+        let live = LiveHandle::new(settings.live.clone());
         let wake = Arc::new(Notify::new());
+        let (peers, inboxes) = Peers::new(settings.startup.workers);
         let outboxes: Vec<_> =
-            listeners.iter().map(|_| Arc::new(Outbox::new(wake.clone(), stats.clone()))).collect();
-        let telemetry = Telemetry::start(&startup, stats.clone(), outboxes.clone(), wake, console, sinks)?;
+            inboxes.iter().map(|_| Arc::new(Outbox::new(wake.clone(), stats.clone()))).collect();
+        let service = &settings.startup.service;
+        let telemetry = Telemetry::new(service, stats.clone(), outboxes.clone(), wake, console, sinks)?;
         tokio::spawn({
             let telemetry = telemetry.clone();
             async move { telemetry.run().await }
         });
 
-        let way_out = Arc::new(WayOut::new(&startup, &live)?);
-        let upstreams = if startup.ready_needs_upstream { startup.inbound.iter() } else { [].iter() };
-        let readiness = Arc::new(Readiness::new(upstreams.map(|inbound| inbound.to.clone()).collect()));
-        if let Some(listener) = admin {
-            let pages = pages(&telemetry, &way_out, &readiness, effective);
-            tokio::spawn(admin::serve(TcpListener::from_std(listener)?, pages, std::future::pending()));
-        }
-
+        let way_out = Arc::new(WayOut::new(live.clone()));
+        let readiness = Arc::new(Readiness::default());
+        let mut reloads = Reloads::new(again)?;
+        let versions = Versions::default();
+        let pages = Arc::new(pages(&telemetry, &way_out, &readiness, &reloads, versions.clone()));
         let (drain, cut_off) = (Drain::default(), Drain::default());
         let draining = Arc::new(AtomicBool::new(false));
-        let (peers, inboxes) = Peers::new(listeners.len());
+        let proxies: Vec<_> = outboxes
+            .iter()
+            .map(|outbox| {
+                let recorder = Recorder::new(outbox.clone(), stats.clone(), draining.clone());
+                Proxy::new(recorder, stats.clone(), way_out.lineage.clone(), way_out.processes.clone())
+            })
+            .collect();
+        let parts = Running {
+            live,
+            way_out,
+            telemetry: telemetry.clone(),
+            pages,
+            peers: peers.clone(),
+            proxies,
+            versions,
+            log,
+        };
+        let mut control = Control::new(parts);
+        let first = control.prepare(settings, effective, sockets)?;
+        control.apply(first);
+
         let mut running = Vec::new();
-        for (number, ((sockets, inbox), outbox)) in
-            listeners.into_iter().zip(inboxes).zip(outboxes).enumerate()
-        {
-            let recorder = Recorder::new(outbox.clone(), stats.clone(), draining.clone());
-            let way_out = &way_out;
-            let proxy =
-                Proxy::new(recorder, stats.clone(), way_out.lineage.clone(), way_out.processes.clone());
-            let fronts = way_out.fronts(&startup, &proxy, &live);
+        for (number, (inbox, outbox)) in inboxes.into_iter().zip(outboxes).enumerate() {
             let draining = draining.clone();
+            let drain_time = control.drain_time.clone();
             let worker = Worker {
                 number,
-                listeners: sockets.into_iter().zip(fronts).collect(),
                 peers: peers.clone(),
                 inbox,
                 outbox,
                 stats: stats.clone(),
                 drain: drain.clone(),
                 cut: cut_off.clone(),
-                drain_time: startup.drain,
+                drain_time: Box::new(move || *drain_time.lock().unwrap_or_else(PoisonError::into_inner)),
                 cutting: Box::new(move || draining.store(true, Ordering::Relaxed)),
             };
             running.push(start(worker)?);
         }
         readiness.set_listening();
 
-        stop.await;
-        info!(drain = ?startup.drain, "stopping: finishing what is in flight");
+        tokio::select! {
+            () = stop => {}
+            // What is being read may never come to an end.
+            never = control.follow(&mut reloads) => match never {},
+        }
+        // Whoever waits for a reload is told that there will be none.
+        drop(reloads);
+        let time = *control.drain_time.lock().unwrap_or_else(PoisonError::into_inner);
+        info!(drain = ?time, "stopping: finishing what is in flight");
         readiness.set_draining();
+        control.drain();
         drain.begin();
         let mut cut = std::pin::pin!(cut);
         tokio::select! {
@@ -202,26 +219,32 @@ impl App {
     }
 }
 
-fn bind(address: SocketAddr, shared: bool) -> anyhow::Result<std::net::TcpListener> {
-    listener::bind(address, shared).with_context(|| format!("cannot listen on {address}"))
-}
-
 fn pages(
     telemetry: &Arc<Telemetry>,
     way_out: &Arc<WayOut>,
     readiness: &Arc<Readiness>,
-    effective: String,
+    reloads: &Reloads,
+    versions: Versions,
 ) -> Admin {
     let (for_rows, for_refresh, way_out) = (telemetry.clone(), telemetry.clone(), way_out.clone());
+    let reloaded = reloads.rows();
     Admin {
         metrics: telemetry.metrics().clone(),
         rows: Box::new(move || {
             let mut rows = for_rows.rows();
             rows.extend(way_out.rows());
+            rows.extend(reloaded());
+            rows.push(Row {
+                name: "tracecar_config_versions",
+                help: "Versions of the configuration that requests or streams still go by, the one in effect among them.",
+                kind: Kind::Gauge,
+                label: None,
+                value: versions.count() as u64,
+            });
             rows
         }),
         readiness: readiness.clone(),
-        effective,
+        config: ConfigPage::new(reloads.by_request()),
         refresh: Arc::new(move || {
             for_refresh.drain();
             Box::pin(std::future::ready(()))

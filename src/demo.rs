@@ -123,7 +123,13 @@ fn sidecar(
          routes: {routes}\nadmin: {{ enabled: false }}\nexport: {{ console: off }}\n"
     );
     let flags = Flags { service: Some(name.to_owned()), ..Flags::default() };
-    let loaded = config::load(&Sources { file: Some(("demo", &text)), env, flags: &flags, terminal: false })?;
+    let loaded = config::load(&Sources {
+        file: Some(("demo", &text)),
+        env,
+        read: &config::read_file,
+        flags: &flags,
+        terminal: false,
+    })?;
     let app = App::bind(Parts { console: Some(console.clone()), ..Parts::new(loaded.settings) })?;
     let (address, mapped) = (app.bound().inbound[0], app.bound().mapped.first().copied());
     let (stop, stopped) = oneshot::channel::<()>();

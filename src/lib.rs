@@ -38,8 +38,8 @@
 //!    is handed over; after that nothing of it ever changes threads.
 //! 2. [`net::server::serve`] **detects** HTTP/1 or HTTP/2 from the first bytes, within a deadline, and lets hyper
 //!    read requests. An HTTP/1 connection that has nothing to do is *parked*: a bare socket without buffers.
-//! 3. The front, here [`proxy::inbound`], **decides**: it loads the live settings once ([`config::LiveHandle`]), finds
-//!    the route and whether the request is excluded ([`exchange::Routes`]), and makes a `Job` of it.
+//! 3. The front, here [`proxy::inbound`], **decides**: it is loaded once ([`proxy::Front`]), with the settings and all that
+//!    was made from them, finds the route and whether the request is excluded ([`exchange::Routes`]), and makes a `Job` of it.
 //! 4. [`proxy::forward`] **acts**. It *extracts* the caller's context ([`propagation::Propagation::extract`]),
 //!    *begins* an exchange ([`exchange::Recorder::begin`]: ids, sampling, the clock), notes what the request says
 //!    (queries are redacted before they are noted, by [`exchange::QueryRedaction`]), *rewrites* the headers
@@ -56,6 +56,13 @@
 //!    and shows each to every sink ([`telemetry::Telemetry`]): the span exporter ([`telemetry::export`], which turns
 //!    records into spans by [`exchange::semconv`]), the metrics ([`telemetry::metrics`]), the access log
 //!    ([`telemetry::access_log`]) and the console ([`telemetry::console`]). They read the same record, so they agree.
+//!
+//! # Life of a configuration
+//!
+//! [`config::load`] makes [`config::Settings`] of text, variables and flags. `app::control` takes tracecar from one version of them to
+//! the next, and from none to the first: what can fail is done before anything changes, and then nothing can. `app::reload` reads
+//! them again when somebody asks for it, `app::watch` sees that a file has changed. Nothing that is served holds a lock or waits:
+//! what it goes by is behind one pointer ([`config::Swap`]), and freed with the last request that loaded it.
 //!
 //! # Life of a call
 //!

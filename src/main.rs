@@ -1,4 +1,4 @@
-//! The command line: `tracecar run`, `check`, `doctor`, `ca` and `demo`.
+//! The command line: `tracecar run`, `check`, `diff`, `schema`, `doctor`, `ca` and `demo`.
 
 mod commands;
 
@@ -6,17 +6,21 @@ use std::future::Future;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use commands::ca::Ca;
+use commands::ca::{Ca, say};
+use commands::check::Check;
+use commands::diff::Diff;
 use commands::doctor::Doctor;
-use tracecar::app::{App, Parts};
+use tracecar::app::{Again, App, Parts, Refused};
 use tracecar::config::{self, Flags, Loaded, Sources};
-use tracing::{info, warn};
+use tracing::warn;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 #[global_allocator]
@@ -65,15 +69,38 @@ a second signal hurries it. Exit status: 0 stopped as told, 1 could not run,
     Run(Run),
     /// Say everything that is wrong with a configuration file, with line, column and remedy.
     #[command(after_help = "\
-Example:
+Examples:
   tracecar check tracecar.yaml && echo fine
+  tracecar check --deny-warnings tracecar.yaml
+      In a pipeline, where nobody reads warnings.
+  tracecar check --effective tracecar.yaml
+      Print what would run, and where each value came from.
 
-Exit status: 0 the file can be used, 1 it cannot be read, 64 it cannot be used.
-OpenTelemetry's variables are laid over the file, as `run` does.")]
-    Check {
-        /// The file.
-        file: PathBuf,
-    },
+OpenTelemetry's variables are laid over the file, as `run` does; files that keys
+name, such as admin.token_file, are read. Exit status: 0 the file can be used,
+1 it cannot be read, 2 the command line cannot be read, 64 the file cannot be
+used, or has warnings and --deny-warnings was given.")]
+    Check(Check),
+    /// Say what differs between two configuration files, in words.
+    #[command(after_help = "\
+Example:
+  tracecar diff deployed.yaml tracecar.yaml
+      timeouts.idle: 75s -> 30s (for new connections)
+
+Compared is what the files come to here, with OpenTelemetry's variables laid
+over both: an order of keys, a comment or a default written out is no change.
+Values of secrets are not shown. Exit status: 0 no change, 1 changes, 2 the
+command line cannot be read, 64 a file cannot be read or used.")]
+    Diff(Diff),
+    /// Print the JSON Schema of the configuration file, for editors and other tools.
+    #[command(after_help = "\
+Example:
+  tracecar schema > tracecar.schema.json
+      The first line of a file that is to be checked while it is written:
+      # yaml-language-server: $schema=tracecar.schema.json
+
+`tracecar check` knows more than a schema can say. Exit status: 0.")]
+    Schema,
     /// Find out what is wrong: service, collector, destinations, a running tracecar, what the service forwards.
     #[command(after_help = "\
 Examples:
@@ -141,7 +168,9 @@ struct Run {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(run) => run.run(),
-        Command::Check { file } => check(&file),
+        Command::Check(check) => check.run(),
+        Command::Diff(diff) => diff.run(),
+        Command::Schema => schema(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Ca(ca) => ca.run(),
         Command::Demo { time } => demo(time),
@@ -154,75 +183,94 @@ fn main() -> ExitCode {
 
 impl Run {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let text = self.config.as_deref().map(read).transpose()?;
-        let name = self.config.as_deref().map(Path::to_string_lossy);
-        let Self { to, listen, proxy, service, admin, .. } = self;
+        let Self { to, listen, proxy, service, admin, config: file } = self;
         let flags = Flags { to, listen, proxy, admin, service };
-        let loaded = config::load(&Sources {
-            file: name.as_deref().zip(text.as_deref()),
-            env: &environment,
-            flags: &flags,
-            terminal: std::io::stdout().is_terminal(),
-        });
-        let Loaded { settings, effective, warnings } = match loaded {
-            Ok(loaded) => loaded,
-            Err(problems) => return refuse(&problems),
+        let terminal = std::io::stdout().is_terminal();
+        // From here on SIGHUP ends nobody, either.
+        let (stop, cut) = signals()?;
+        let text = file.as_deref().map(read).transpose()?;
+        // A pipe can be read once.
+        let file_again = file.clone().filter(|file| file.is_file());
+        let again = {
+            let (name, file) =
+                (file.as_deref().map(|file| file.to_string_lossy().into_owned()), file_again.clone());
+            // Flags and variables stay as they are for as long as the process lives; the file may change.
+            move |first: bool| {
+                let again = file
+                    .as_deref()
+                    .filter(|_| !first)
+                    .map(|file| read_again(file, text.as_deref()))
+                    .transpose()?;
+                let text = again.as_ref().or(text.as_ref());
+                load(name.as_deref().zip(text.map(String::as_str)), &flags, terminal)
+            }
         };
-        log(&settings.startup.log);
-        for warning in warnings {
+        let loaded = match again(true) {
+            Ok(loaded) => loaded,
+            Err(Unloaded::Unreadable(error)) => return Err(error),
+            Err(Unloaded::Wrong(problems)) => return refuse(&problems),
+        };
+        let set_level = log(&loaded.settings.startup.log);
+        for warning in &loaded.warnings {
             warn!("{warning}");
         }
         raise_descriptor_limit();
-        let (stop, cut) = signals()?;
-        let to: Vec<String> = settings.startup.inbound.iter().map(|inbound| inbound.to.to_string()).collect();
-        let mapped: Vec<String> = settings
-            .startup
-            .outbound
-            .iter()
-            .flat_map(|out| &out.mapped)
-            .map(|one| one.to.to_string())
-            .collect();
-        let app = App::bind(Parts { effective, ..Parts::new(settings) })?;
-        let bound = app.bound();
-        for (listen, to) in bound.inbound.iter().zip(&to) {
-            info!(%listen, to, "passing requests on");
-        }
-        if let Some(admin) = bound.admin {
-            info!(%admin, "metrics and health");
-        }
-        if let Some(listen) = bound.proxy {
-            info!(%listen, "passing calls on as a forward proxy (HTTP_PROXY, HTTPS_PROXY)");
-        }
-        for (listen, to) in bound.mapped.iter().zip(&mapped) {
-            info!(%listen, to, "passing calls on");
-        }
-        if let Some(listen) = bound.transparent {
-            info!(%listen, "passing redirected connections on");
-        }
+        let parts = Parts {
+            effective: loaded.effective.clone(),
+            log: Some(Box::new(set_level)),
+            ..Parts::new(loaded.settings.clone())
+        };
+        let load = Arc::new(move || again(false).map_err(Refused::from));
+        let app = App::bind(Parts {
+            again: Some(Again { start: loaded.clone(), now: loaded, file: file_again, load }),
+            ..parts
+        })?;
         app.run(stop, cut)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn check(file: &Path) -> anyhow::Result<ExitCode> {
-    let text = read(file)?;
-    let name = file.to_string_lossy();
-    let flags = Flags::default();
-    let sources = Sources { file: Some((&name, &text)), env: &environment, flags: &flags, terminal: false };
-    match config::load(&sources) {
-        Ok(loaded) => {
-            for warning in loaded.warnings {
-                eprintln!("warning: {warning}");
+/// Why there are no settings.
+enum Unloaded {
+    Unreadable(anyhow::Error),
+    Wrong(config::Problems),
+}
+
+impl From<Unloaded> for Refused {
+    fn from(unloaded: Unloaded) -> Self {
+        match unloaded {
+            Unloaded::Unreadable(error) => {
+                Self { why: format!("{error:#}"), files: Vec::new(), retry: false }
             }
-            println!("{name}: can be used");
-            Ok(ExitCode::SUCCESS)
+            Unloaded::Wrong(problems) => {
+                Self { why: problems.to_string(), files: problems.files().to_vec(), retry: false }
+            }
         }
-        Err(problems) => refuse(&problems),
     }
 }
 
+fn load(file: Option<(&str, &str)>, flags: &Flags, terminal: bool) -> Result<Loaded, Unloaded> {
+    config::load(&Sources { file, env: &environment, read: &config::read_file, flags, terminal })
+        .map_err(Unloaded::Wrong)
+}
+
+/// Reads the file another time. One that is empty, where it was not at the start, was not meant: somebody is writing it.
+fn read_again(file: &Path, at_start: Option<&str>) -> Result<String, Unloaded> {
+    let text = config::read_file(file).with_context(|| format!("cannot read {}", file.display()));
+    let text = text.map_err(Unloaded::Unreadable)?;
+    match text.trim().is_empty() && at_start.is_some_and(|text| !text.trim().is_empty()) {
+        true => Err(Unloaded::Unreadable(anyhow::anyhow!("{} is empty", file.display()))),
+        false => Ok(text),
+    }
+}
+
+fn schema() -> anyhow::Result<ExitCode> {
+    say(&config::schema())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn demo(time: Option<Duration>) -> anyhow::Result<ExitCode> {
-    log("warn");
+    drop(log("warn"));
     let (stop, _) = signals()?;
     let stop = async move {
         match time {
@@ -243,26 +291,29 @@ fn refuse(problems: &config::Problems) -> anyhow::Result<ExitCode> {
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    config::read_once(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Sends our own log to standard error, so that standard output is for traces and the access log.
-fn log(level: &str) {
-    let targets: Targets = level.parse().unwrap_or_default();
+/// Sends our own log to standard error, so that standard output is for traces and the access log. Returns what sets its level.
+fn log(level: &str) -> impl Fn(&str) + Send + use<> {
+    let targets = |level: &str| level.parse::<Targets>().unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
-    tracing_subscriber::registry().with(lines).with(targets).init();
+    let (filter, handle) = reload::Layer::new(targets(level));
+    tracing_subscriber::registry().with(lines).with(filter).init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(place, message, "a task panicked; this is a bug in tracecar, please report it");
     }));
+    // It fails only when the registry is gone, and then nobody logs.
+    move |level| drop(handle.reload(targets(level)))
 }
 
 /// Each connection takes two descriptors, and the soft limit is often 1024 for the sake of programs that `select`.
@@ -314,6 +365,8 @@ fn signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = (
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// Heard by nobody before there is something to be read again; but unheard of, it would end the process.
+    _hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -322,7 +375,8 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt, _hangup: signal(SignalKind::hangup())? })
     }
 
     async fn next(&mut self) {

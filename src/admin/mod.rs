@@ -1,15 +1,18 @@
-//! Pages for orchestrators, scrapers and people: health, readiness, metrics, the settings in effect.
+//! Pages for orchestrators, scrapers and people: health, readiness, metrics, the settings in effect; and the way to have
+//! those read again.
 //!
-//! A small HTTP/1 server that reads and changes nothing. One request per connection, few connections, and a
+//! A small HTTP/1 server. What changes something, or tells more than health and metrics, needs a token, unless only this host
+//! can ask (`guard`). One request per connection, few connections, and a
 //! bound on each: whoever can reach this port can make it busy, but not the data path.
 
+mod guard;
 mod readiness;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::Write;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +32,8 @@ use tracing::{debug, warn};
 
 pub use readiness::Readiness;
 
+use self::guard::OpenTo;
+use crate::config::AdminToken;
 use crate::stats::Row;
 use crate::telemetry::{Exposition, metrics::Metrics, quality};
 
@@ -43,12 +48,35 @@ pub struct Admin {
     pub rows: Box<dyn Fn() -> Vec<Row> + Send + Sync>,
     /// What `/readyz` answers from.
     pub readiness: Arc<Readiness>,
-    /// The settings in effect, secrets already masked.
-    pub effective: String,
+    /// The settings in effect, and how to have them read again.
+    pub config: ConfigPage,
     /// Makes records that wait in buffers be read. Called before the metrics page, so that it shows a request
     /// that has just been answered; it is given one second.
     pub refresh: Refresh,
 }
+
+/// How `/config` begins where a newer configuration was refused.
+pub const REFUSED: &str = "# The configuration was read again and could not be used";
+
+/// What `/config` and `/-/reload` work on.
+#[derive(Default)]
+pub struct ConfigPage {
+    shown: Mutex<Shown>,
+    /// Has the configuration read again, and says what came of it; `None` where that cannot be done.
+    pub reload: Option<Reload>,
+}
+
+#[derive(Default)]
+struct Shown {
+    /// Secrets already masked.
+    effective: String,
+    token: Option<AdminToken>,
+    /// What is wrong with a configuration that was read since, and is not in effect.
+    refused: Option<String>,
+}
+
+/// Says what was changed, or why nothing was.
+pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 /// See [`Admin::refresh`].
 pub type Refresh = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -56,7 +84,7 @@ pub type Refresh = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Se
 /// Serves the pages on `listener` until `shutdown` is done, then lets open connections finish for a second.
 ///
 /// Stopping early would make a pod's probes fail during its drain: end this last.
-pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>, shutdown: impl Future<Output = ()>) {
     serve_within(listener, admin, shutdown, Bounds::default()).await;
 }
 
@@ -86,11 +114,14 @@ impl Default for Bounds {
 
 async fn serve_within(
     listener: TcpListener,
-    admin: Admin,
+    admin: Arc<Admin>,
     shutdown: impl Future<Output = ()>,
     bounds: Bounds,
 ) {
-    let admin = Arc::new(admin);
+    let open_to = match listener.local_addr() {
+        Ok(address) if address.ip().to_canonical().is_loopback() => OpenTo::ThisHost,
+        _ => OpenTo::Others,
+    };
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut failing = false;
@@ -106,7 +137,7 @@ async fn serve_within(
             accepted = listener.accept(), if connections.len() < bounds.connections => match accepted {
                 Ok((stream, _)) => {
                     failing = false;
-                    connections.spawn(connection(stream, admin.clone(), bounds));
+                    connections.spawn(connection(stream, admin.clone(), open_to, bounds));
                 }
                 Err(error) => {
                     // Said once: it may fail ten times a second for as long as it likes.
@@ -126,10 +157,10 @@ async fn serve_within(
 
 /// Serves one request. Pages are small, probes and scrapes seldom: a connection kept for the next one would only
 /// take a place.
-async fn connection(stream: TcpStream, admin: Arc<Admin>, bounds: Bounds) {
+async fn connection(stream: TcpStream, admin: Arc<Admin>, open_to: OpenTo, bounds: Bounds) {
     let answer = |request: Request<Incoming>| {
         let admin = admin.clone();
-        async move { Ok::<_, Infallible>(admin.answer(&request, bounds.refresh).await) }
+        async move { Ok::<_, Infallible>(admin.answer(&request, open_to, bounds.refresh).await) }
     };
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -151,26 +182,48 @@ const INDEX: &str = "tracecar
 /readyz   requests are wanted here, or why not
 /metrics  metrics, as OpenMetrics or Prometheus text
 /config   the settings in effect, secrets masked
+
+POST /-/reload  reads the configuration again, and says what that changes
 ";
 
 type Page = Response<Full<Bytes>>;
 
 impl Admin {
-    async fn answer<B>(&self, request: &Request<B>, refresh: Duration) -> Page {
+    /// Shows these settings from now on, to whoever has the token.
+    pub(crate) fn show(&self, effective: String, token: Option<AdminToken>) {
+        *self.config.shown() = Shown { effective, token, refused: None };
+    }
+
+    /// Shows why settings that were read since are not in effect.
+    pub(crate) fn show_refused(&self, why: String) {
+        self.config.shown().refused = Some(why);
+    }
+
+    async fn answer<B>(&self, request: &Request<B>, open_to: OpenTo, refresh: Duration) -> Page {
         let path = request.uri().path();
-        if !matches!(path, "/" | "/healthz" | "/readyz" | "/metrics" | "/config") {
+        if !matches!(path, "/" | "/healthz" | "/readyz" | "/metrics" | "/config" | "/-/reload") {
             return plain(StatusCode::NOT_FOUND, "no such page; / lists them\n");
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if path == "/-/reload" && *request.method() != Method::POST {
+            let page = plain(StatusCode::METHOD_NOT_ALLOWED, "this is asked for with POST\n");
+            return with(page, header::ALLOW, "POST");
+        }
+        if path != "/-/reload" && !matches!(*request.method(), Method::GET | Method::HEAD) {
             let page = plain(StatusCode::METHOD_NOT_ALLOWED, "pages are read with GET or HEAD\n");
             return with(page, header::ALLOW, "GET, HEAD");
         }
         let headers = request.headers();
+        if matches!(path, "/config" | "/-/reload")
+            && let Some(refused) = guard::refuse(self.config.shown().token.as_ref(), open_to, headers)
+        {
+            return refused;
+        }
         match path {
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => self.readyz(headers).await,
             "/metrics" => self.metrics(headers, refresh).await,
-            "/config" => plain(StatusCode::OK, self.effective.clone()),
+            "/config" => plain(StatusCode::OK, self.config.page()),
+            "/-/reload" => self.config.reload().await,
             _ => plain(StatusCode::OK, INDEX),
         }
     }
@@ -210,6 +263,39 @@ impl Admin {
             page = with(page, header::CONTENT_ENCODING, encoding);
         }
         with(page, header::VARY, "Accept, Accept-Encoding")
+    }
+}
+
+impl ConfigPage {
+    /// Without a way to read it again.
+    pub fn new(reload: Option<Reload>) -> Self {
+        Self { shown: Mutex::default(), reload }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The settings in effect. What is not in effect stands above, as a comment: the page stays a configuration.
+    fn page(&self) -> String {
+        let shown = self.shown();
+        let refused = shown.refused.iter().flat_map(|why| {
+            [format!("{REFUSED}; this one is still in effect:")]
+                .into_iter()
+                .chain(why.lines().map(|line| format!("# {line}")))
+        });
+        let comment: String = refused.map(|line| line + "\n").collect();
+        comment + &shown.effective
+    }
+
+    async fn reload(&self) -> Page {
+        let Some(reload) = &self.reload else {
+            return plain(StatusCode::NOT_IMPLEMENTED, "there is nothing to read again\n");
+        };
+        match reload().await {
+            Ok(said) => plain(StatusCode::OK, said),
+            Err(why) => plain(StatusCode::UNPROCESSABLE_ENTITY, why),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Never a matter of the collector: traces that cannot be sent are no reason to refuse requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ const HOLDS: Duration = Duration::from_secs(1);
 pub struct Readiness {
     listening: AtomicBool,
     draining: AtomicBool,
-    probes: Vec<Probe>,
+    probes: Mutex<Vec<Arc<Probe>>>,
 }
 
 /// One service, and what it answered last.
@@ -35,8 +35,19 @@ impl Readiness {
     /// Readiness that asks each of `upstreams` to accept a connection; none where the services are not to be
     /// asked.
     pub fn new(upstreams: Vec<Upstream>) -> Self {
-        let probe = |upstream| Probe { upstream, last: Mutex::default() };
-        Self { probes: upstreams.into_iter().map(probe).collect(), ..Self::default() }
+        let readiness = Self::default();
+        readiness.ask(upstreams);
+        readiness
+    }
+
+    /// Asks these from now on.
+    pub fn ask(&self, upstreams: Vec<Upstream>) {
+        let probe = |upstream| Arc::new(Probe { upstream, last: Mutex::default() });
+        *self.probes() = upstreams.into_iter().map(probe).collect();
+    }
+
+    fn probes(&self) -> MutexGuard<'_, Vec<Arc<Probe>>> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All listeners are open.
@@ -63,7 +74,8 @@ impl Readiness {
         }
         let deadline = tokio::time::Instant::now() + PROBE;
         let mut obstacles = Vec::new();
-        for probe in &self.probes {
+        let probes = self.probes().clone();
+        for probe in probes {
             obstacles.extend(probe.answer(now, deadline).await.err());
         }
         obstacles

@@ -25,13 +25,15 @@ struct Server {
 fn admin() -> Admin {
     let metrics = Metrics::new(&Service { name: "shop".to_owned(), named: true, attributes: Vec::new() });
     metrics.sink().record(&Arc::new(sample()));
-    Admin {
+    let admin = Admin {
         metrics,
         rows: Box::new(Vec::new),
         readiness: Arc::default(),
-        effective: "service: { name: shop }\n".to_owned(),
+        config: ConfigPage::default(),
         refresh: Arc::new(|| Box::pin(async {})),
-    }
+    };
+    admin.show("service: { name: shop }\n".to_owned(), None);
+    admin
 }
 
 async fn server(admin: Admin, bounds: Bounds) -> Server {
@@ -39,7 +41,7 @@ async fn server(admin: Admin, bounds: Bounds) -> Server {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async move { drop(stopped.await) };
-    let done = tokio::spawn(serve_within(listener, admin, shutdown, bounds));
+    let done = tokio::spawn(serve_within(listener, Arc::new(admin), shutdown, bounds));
     Server { address, stop, done }
 }
 
@@ -59,7 +61,8 @@ async fn ask(address: SocketAddr, request: &str) -> (String, Vec<u8>) {
 }
 
 async fn get(address: SocketAddr, path: &str, headers: &str) -> (String, String) {
-    let (head, body) = ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")).await;
+    let (head, body) =
+        ask(address, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")).await;
     (head, String::from_utf8(body).unwrap())
 }
 

@@ -1,62 +1,101 @@
-//! What the calls of the service need that all workers share, built from the settings.
+//! What the calls of the service need that all workers share, built from the settings and exchanged with them.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 
-use crate::config::{LiveHandle, Startup};
+use crate::config::{LiveHandle, Settings, Startup, read_bytes, read_file};
 use crate::exchange::Lineage;
 use crate::net::connector::Connector;
 use crate::net::intercept::{Authority, Pinned};
 use crate::net::process::Processes;
 use crate::net::tls::ServiceTls;
-use crate::proxy::inbound::Inbound;
-use crate::proxy::outbound::{Fronts, Rules};
-use crate::proxy::{Front, Interception, Proxy};
+use crate::proxy::Interception;
+use crate::proxy::outbound::Rules;
 use crate::stats::{Kind, Row};
+use crate::wire::egress::EgressRules;
 
 /// What all workers share for the calls of the service.
 pub(super) struct WayOut {
+    live: LiveHandle,
     /// Connects to the service.
-    inwards: Arc<Connector>,
+    pub(super) inwards: Arc<Connector>,
+    pub(super) lineage: Arc<Lineage>,
+    pub(super) processes: Arc<Processes>,
+    outwards: Mutex<Outwards>,
+}
+
+/// How the service's calls leave.
+#[derive(Clone, Default)]
+pub(super) struct Outwards {
     /// Connects to what the service calls.
-    outwards: Arc<Connector>,
-    pub(super) lineage: Option<Arc<Lineage>>,
-    pub(super) processes: Option<Arc<Processes>>,
-    interception: Option<Arc<Interception>>,
+    pub(super) connector: Arc<Connector>,
+    pub(super) interception: Option<Arc<Interception>>,
+    /// What it was made from: the rules, and what the PEM files hold.
+    made_from: Option<(Arc<EgressRules>, Option<Vec<u8>>)>,
+    authority: Option<(String, String)>,
 }
 
 impl WayOut {
+    pub(super) fn new(live: LiveHandle) -> Self {
+        Self {
+            live,
+            inwards: Arc::default(),
+            lineage: Arc::default(),
+            processes: Arc::default(),
+            outwards: Mutex::default(),
+        }
+    }
+
+    /// How calls are to leave by these settings. What has not changed stays the same, and keeps its connections; where the rules
+    /// have changed none is kept, for they are asked when a connection is opened.
+    ///
     /// # Errors
     /// Names a file that cannot be used.
-    pub(super) fn new(startup: &Startup, live: &LiveHandle) -> anyhow::Result<Self> {
-        let certificate = startup.outbound.as_ref().and_then(|outbound| outbound.certificate.as_deref());
-        let authority = startup.outbound.as_ref().and_then(|outbound| outbound.authority.as_ref());
-        let interception = authority.map(interception).transpose()?.map(Arc::new);
-        let budget = live.load().process_budget;
-        let outwards = Connector {
-            tls: Arc::new(certificate.map(ServiceTls::trusting).transpose()?.unwrap_or_default()),
-            permits: Some(Arc::new(Rules(live.clone()))),
-            own: Arc::default(),
+    pub(super) fn prepare(&self, Settings { startup, live }: &Settings) -> anyhow::Result<Outwards> {
+        let before = self.outwards().clone();
+        let Startup { outbound, .. } = startup;
+        let certificate = outbound.as_ref().and_then(|outbound| outbound.certificate.as_deref());
+        let read = |path: &Path| read_bytes(path).with_context(|| format!("cannot read {}", path.display()));
+        let made_from = Some((live.egress.clone(), certificate.map(read).transpose()?));
+        let connector = match before.made_from == made_from {
+            true => before.connector,
+            false => Arc::new(Connector {
+                tls: Arc::new(certificate.map(ServiceTls::trusting).transpose()?.unwrap_or_default()),
+                permits: Some(Arc::new(Rules(self.live.clone()))),
+                own: before.connector.own.clone(),
+            }),
         };
-        Ok(Self {
-            inwards: Arc::default(),
-            outwards: Arc::new(outwards),
-            // Where no call is seen, nothing is searched for.
-            lineage: startup.outbound.is_some().then(Arc::default),
-            processes: (startup.outbound.is_some() && !budget.is_zero())
-                .then(|| Arc::new(Processes::new(budget))),
-            interception,
-        })
+        let files = outbound.as_ref().and_then(|outbound| outbound.authority.as_ref());
+        let authority = files.map(read_authority).transpose()?;
+        let interception = match (&authority, files) {
+            _ if authority == before.authority => before.interception,
+            (Some(authority), Some(files)) => Some(Arc::new(interception(authority, files)?)),
+            _ => None,
+        };
+        Ok(Outwards { connector, interception, made_from, authority })
+    }
+
+    /// Calls leave that way from now on.
+    pub(super) fn switch(&self, outwards: Outwards) {
+        *self.outwards() = outwards;
+    }
+
+    /// How calls leave now.
+    pub(super) fn outwards(&self) -> MutexGuard<'_, Outwards> {
+        self.outwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of how the causes of calls were found.
     pub(super) fn rows(&self) -> Vec<Row> {
         let row = |name, kind, help, label, value| Row { name, help, kind, label, value };
         let mut rows = Vec::new();
-        if let Some(lineage) = &self.lineage {
-            let figures = lineage.figures();
+        if !self.live.load().way_out {
+            return rows;
+        }
+        {
+            let figures = self.lineage.figures();
             let help = "Inbound exchanges that a call may belong to.";
             let name = "tracecar_lineage_exchanges";
             let state = |state: &'static str| Some(("state", state.into()));
@@ -87,8 +126,8 @@ impl WayOut {
                 rows.push(row("tracecar_lineage_forwarded", Kind::Counter, help, label, count));
             }
         }
-        if let Some(processes) = &self.processes {
-            let lookups = processes.lookups();
+        {
+            let lookups = self.processes.lookups();
             let help = "Looks into the process table, by how they ended.";
             for (result, count) in [
                 ("found", lookups.found),
@@ -102,31 +141,19 @@ impl WayOut {
         }
         rows
     }
-
-    /// The fronts of one worker, in the order in which their listeners were bound.
-    pub(super) fn fronts(&self, startup: &Startup, proxy: &Arc<Proxy>, live: &LiveHandle) -> Vec<Arc<Front>> {
-        let inbound = startup.inbound.iter().map(|inbound| {
-            Front::Inbound(Inbound::new(proxy.clone(), live.clone(), inbound, self.inwards.clone()))
-        });
-        let mut fronts: Vec<Front> = inbound.collect();
-        if let Some(outbound) = &startup.outbound {
-            let (connector, interception) = (self.outwards.clone(), self.interception.clone());
-            let inwards = self.inwards.own.clone();
-            let out = Fronts::new(proxy.clone(), live.clone(), connector, interception, inwards);
-            fronts.extend(outbound.proxy.map(|_| Front::Outbound(out.proxy())));
-            fronts.extend(outbound.mapped.iter().map(|one| Front::Outbound(out.mapped(one.clone()))));
-            fronts.extend(outbound.transparent.map(|_| Front::Outbound(out.transparent())));
-        }
-        fronts.into_iter().map(Arc::new).collect()
-    }
 }
 
-/// Reads the local CA.
-fn interception((certificate, key): &(PathBuf, PathBuf)) -> anyhow::Result<Interception> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let authority = Authority::load(&read(certificate)?, &read(key)?)
-        .with_context(|| format!("cannot use {} and {}", certificate.display(), key.display()))?;
+/// Certificate and key of the local CA, as text.
+fn read_authority((certificate, key): &(PathBuf, PathBuf)) -> anyhow::Result<(String, String)> {
+    let read = |path: &PathBuf| read_file(path).with_context(|| format!("cannot read {}", path.display()));
+    Ok((read(certificate)?, read(key)?))
+}
+
+fn interception(
+    (certificate, key): &(String, String),
+    files: &(PathBuf, PathBuf),
+) -> anyhow::Result<Interception> {
+    let authority = Authority::load(certificate, key)
+        .with_context(|| format!("cannot use {} and {}", files.0.display(), files.1.display()))?;
     Ok(Interception { authority, pinned: Pinned::default() })
 }

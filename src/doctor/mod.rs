@@ -102,7 +102,7 @@ pub struct Subject<'a> {
 /// what its runtime has blocking threads for: names may still be resolved there.
 pub async fn examine(subject: &Subject<'_>) -> Vec<Check> {
     let Settings { startup, live } = &subject.loaded.settings;
-    let sidecar = sidecar::find(startup.admin, subject.admin).await;
+    let sidecar = sidecar::find(startup.admin, subject.admin, startup.admin_token.as_ref()).await;
     let running = sidecar.page.as_ref();
     let (about_sidecar, listeners, services, collector, way_out, traffic) = tokio::join!(
         within("tracecar", sidecar::check(&sidecar, &subject.loaded.effective)),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, HOST};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{CONNECT, Check};
+use crate::admin::REFUSED;
+use crate::config::AdminToken;
 
 /// Largest page that is read, in bytes.
 const MAX_PAGE: usize = 32 << 20;
@@ -34,10 +36,16 @@ pub(super) struct Sidecar {
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     authority: String,
+    /// What it asks for before it shows its settings.
+    token: Option<AdminToken>,
 }
 
 /// Asks the admin pages whether they are there: those that are told, or those configured.
-pub(super) async fn find(configured: Option<SocketAddr>, told: Option<&str>) -> Sidecar {
+pub(super) async fn find(
+    configured: Option<SocketAddr>,
+    told: Option<&str>,
+    token: Option<&AdminToken>,
+) -> Sidecar {
     let silent = |check| Sidecar { page: None, silent: Some(check) };
     let authority = match (told, configured) {
         (Some(told), _) => match authority_of(told) {
@@ -57,7 +65,7 @@ pub(super) async fn find(configured: Option<SocketAddr>, told: Option<&str>) -> 
         }
         (None, Some(address)) => reachable(address).to_string(),
     };
-    let pages = Pages { authority };
+    let pages = Pages { authority, token: token.cloned() };
     let at = format!("http://{}", pages.authority);
     let start = "if it should run, look at its own log; if its admin pages are elsewhere, say --admin URL";
     match timeout(CONNECT, pages.read("/healthz")).await {
@@ -92,6 +100,20 @@ pub(super) async fn check(sidecar: &Sidecar, effective: &str) -> Vec<Check> {
             Check::problem(NAME, words, "look at its log")
         }
     }];
+    if let Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, why)) = &config {
+        let words = format!("its settings cannot be compared with these: {}", why.trim());
+        let advice = "run doctor with the configuration that it runs with, whose token it asks for";
+        checks.push(Check::warning(NAME, words, advice));
+    }
+    if let Ok((StatusCode::OK, theirs)) = &config
+        && let Some(why) = theirs.strip_prefix(REFUSED)
+    {
+        let why = why.lines().nth(1).unwrap_or_default().trim_start_matches("# ");
+        let words = format!("the configuration that it read last is not in effect: {why}");
+        let advice = format!("mend it: `tracecar check` and {at}/config say all that is wrong");
+        checks.push(Check::problem(NAME, words, advice));
+        return checks;
+    }
     // Tests and programs that embed it have nothing to show.
     if let Ok((StatusCode::OK, theirs)) = config
         && !theirs.is_empty()
@@ -107,7 +129,8 @@ pub(super) async fn check(sidecar: &Sidecar, effective: &str) -> Vec<Check> {
 
 /// The first lines that differ; comments and spaces are not what anybody is woken for.
 fn difference(mine: &str, theirs: &str) -> Option<(String, String)> {
-    let (mut mine, mut theirs) = (mine.lines(), theirs.lines());
+    let mut theirs = theirs.lines().filter(|line| !line.starts_with('#'));
+    let mut mine = mine.lines();
     loop {
         let (one, other) = (mine.next(), theirs.next());
         if one == other {
@@ -152,11 +175,12 @@ impl Pages {
         let told = |error: hyper::Error| format!("it does not speak HTTP ({error})");
         let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
         let driver = tokio::spawn(async move { drop(driver.await) });
-        let request = Request::get(path)
-            .header(HOST, &self.authority)
-            .header(ACCEPT, "text/plain")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
+        let mut request = Request::get(path).header(HOST, &self.authority).header(ACCEPT, "text/plain");
+        // Nothing else asks for it, and who is told of as tracecar may be somebody else.
+        if let Some(token) = self.token.as_ref().filter(|_| path == "/config") {
+            request = request.header(AUTHORIZATION, [b"Bearer ", token.as_bytes()].concat());
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(told)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_PAGE)
