@@ -32,10 +32,11 @@ fn version_and_help_say_what_it_is_and_end_well() {
     let help = Start::new(["--help"]).end();
     let text = help.stdout.join("\n");
     assert_eq!(help.code(), Some(0));
-    for command in ["run", "check", "doctor", "ca", "demo"] {
+    const COMMANDS: [&str; 7] = ["run", "check", "diff", "schema", "doctor", "ca", "demo"];
+    for command in COMMANDS {
         assert!(text.contains(&format!("\n  {command} ")), "{command} is in {text}");
     }
-    for command in ["run", "check", "doctor", "ca", "demo"] {
+    for command in COMMANDS {
         let help = Start::new([command, "--help"]).end();
         let text = help.stdout.join("\n");
         assert_eq!(help.code(), Some(0));
@@ -81,6 +82,48 @@ fn check_tells_good_files_from_bad_and_from_missing_ones() {
     assert_eq!(ended.stdout, [format!("{}: can be used", good.name())]);
     let missing = Start::new(["check", "/nonexistent/tracecar.yaml"]).end();
     assert_eq!(missing.code(), Some(1), "{missing:?}");
+}
+
+#[test]
+fn check_prints_what_would_run_and_takes_warnings_for_problems_where_told_to() {
+    let good = File::new("service: { name: shop }\ninbound: [{ to: 'http://127.0.0.1:3000' }]\n");
+    let start = |file: &File, flag| Start::new(["check", flag, file.name()]);
+    let effective = start(&good, "--effective").env("OTEL_PROPAGATORS", "b3").end();
+    assert_eq!((effective.code(), effective.stderr.len()), (Some(0), 0), "{effective:?}");
+    for line in ["  name: shop  # file line 1", "  formats: [b3]  # OTEL_PROPAGATORS", "log: info  # default"]
+    {
+        assert!(effective.stdout.iter().any(|found| found == line), "{line} is in {effective:?}");
+    }
+    assert_eq!(start(&good, "--deny-warnings").end().code(), Some(0));
+    let nameless = File::new("inbound: [{ to: 'http://127.0.0.1:3000' }]\n");
+    let denied = start(&nameless, "--deny-warnings").end();
+    assert_eq!((denied.code(), denied.stdout.len()), (Some(BAD_CONFIG), 0), "{denied:?}");
+    assert_eq!(Start::new(["check", nameless.name(), "--service", "s"]).end().stderr, Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_is_too_large_is_refused_before_it_fills_the_memory() {
+    let ended = Start::new(["check", "/dev/zero"]).end();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.concat().contains("cannot read /dev/zero: it is larger than 1 MiB"), "{ended:?}");
+}
+
+#[test]
+fn diff_says_what_changed_and_with_its_status_whether_anything_did() {
+    let text = "service: { name: shop }\ninbound: [{ to: 'http://127.0.0.1:3000' }]\n";
+    let (old, new) =
+        (File::new(text), File::new(&format!("{text}runtime: {{ workers: 2 }}\nroutes: [/a]\n")));
+    let changed = Start::new(["diff", old.name(), new.name()]).end();
+    assert_eq!(changed.code(), Some(1), "{changed:?}");
+    assert_eq!(changed.stdout[0], "routes: added /a (from the next request on)");
+    assert!(changed.stdout[1].starts_with("runtime.workers: 1 -> 2 (at the next start: "), "{changed:?}");
+    let same = Start::new(["diff", old.name(), old.name()]).end();
+    assert_eq!((same.code(), same.stdout.len()), (Some(0), 0), "{same:?}");
+    let broken = File::new("inbuond: []");
+    for other in [broken.name(), "/nonexistent/tracecar.yaml"] {
+        let ended = Start::new(["diff", old.name(), other]).end();
+        assert_eq!((ended.code(), ended.stderr.is_empty()), (Some(BAD_CONFIG), false), "{ended:?}");
+    }
 }
 
 #[test]

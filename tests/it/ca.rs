@@ -57,8 +57,13 @@ fn the_lines_that_it_prints_are_a_configuration() {
     let lines = printed.iter().skip_while(|line| *line != "outbound:").take_while(|line| !line.is_empty());
     let yaml: String = lines.map(|line| format!("{line}\n")).collect();
     let text = format!("inbound: [{{ to: 'http://127.0.0.1:3000' }}]\n{yaml}");
-    let sources =
-        Sources { file: Some(("printed", &text)), env: &|_| None, flags: &Flags::default(), terminal: false };
+    let sources = Sources {
+        file: Some(("printed", &text)),
+        env: &|_| None,
+        read: &config::read_file,
+        flags: &Flags::default(),
+        terminal: false,
+    };
     let settings = config::load(&sources).unwrap_or_else(|problems| panic!("{problems}")).settings;
     let (certificate, key) = settings.startup.outbound.unwrap().authority.expect("interception is on");
     assert_eq!((certificate, key), (folder.path().join("local-ca.pem"), folder.path().join("local-ca.key")));

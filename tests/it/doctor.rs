@@ -145,6 +145,26 @@ fn an_admin_page_of_somebody_else_is_not_taken_for_tracecar() {
 }
 
 #[test]
+fn a_configuration_that_was_refused_is_told_of_to_whoever_has_the_token() {
+    let origin = Origin::answering(OK);
+    let token = File::new("t0ken\n");
+    let with_token = |more: &str| {
+        let text = std::fs::read_to_string(&config(&origin, more).path).unwrap();
+        text.replace("admin: {", &format!("admin: {{ token_file: '{}',", token.name()))
+    };
+    let running = File::new(&with_token(""));
+    let program = Start::new(["run", "--config", running.name()]).run();
+    let admin = format!("http://{}", program.admin);
+    let look = |file: &File| checks(&ask(file, &["--json", "--admin", &admin]), "tracecar");
+    assert_says(&look(&config(&origin, ""))[1], "warning", &["cannot be compared", "token"]);
+    let same = File::new(&with_token(""));
+    assert_eq!(look(&same).len(), 1);
+    std::fs::write(&running.path, with_token("timeouts: { idle: 77 }")).unwrap();
+    program.logs("cannot be used");
+    assert_says(&look(&same)[1], "problem", &["not in effect", "timeouts.idle", "tracecar check"]);
+}
+
+#[test]
 fn a_tracecar_with_other_settings_is_noticed() {
     let origin = Origin::answering(OK);
     let program = Start::new(["run", "--config", config(&origin, "").name()]).run();

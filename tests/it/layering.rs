@@ -16,9 +16,9 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("telemetry", &["config", "exchange", "net", "stats", "wire"]),
     ("proxy", &["config", "exchange", "net", "propagation", "stats", "wire"]),
     ("admin", &["config", "exchange", "net", "stats", "telemetry"]),
-    ("app", &["admin", "config", "exchange", "net", "proxy", "stats", "telemetry", "worker"]),
+    ("app", &["admin", "config", "exchange", "net", "proxy", "stats", "telemetry", "wire", "worker"]),
     ("demo", &["app", "config", "exchange", "telemetry"]),
-    ("doctor", &["config", "exchange", "net", "proxy", "telemetry"]),
+    ("doctor", &["admin", "config", "exchange", "net", "proxy", "telemetry"]),
     ("guide", &[]),
 ];
 

@@ -28,20 +28,25 @@ mod hostile;
 mod http2;
 /// TLS that is looked into, with clients that agree and others.
 mod intercept;
+/// Every key of the configuration does something, and does it without a restart.
+mod keys;
 /// Who may import whom.
 mod layering;
 /// Connections over time: kept, parked, stale, drained.
 mod life;
 /// Whose call is it, with real processes.
 mod lineage;
+/// Messages of every shape pass as they were.
+mod messages;
 /// The way out: calls through the forward proxy and mapped listeners.
 mod outbound;
-/// Messages of every shape pass as they were.
 mod passing;
 /// Parsers of headers against arbitrary input and against `tests/corpus`.
 mod properties;
 /// Attempts to get by the way out to where nobody should.
 mod relay;
+/// The configuration changes while it is in use.
+mod reload;
 /// Peers: sidecar, origin, collector.
 mod support;
 /// TLS to services, tunnels, interception.

@@ -6,6 +6,7 @@
 
 mod load;
 mod outage;
+mod reload;
 mod soak;
 #[path = "../it/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the quick tests, which use more of it")]

@@ -117,6 +117,7 @@ pub fn settings(upstream: &str, yaml: &str) -> Settings {
     let sources = Sources {
         file: Some(("test.yaml", &text)),
         env: &|_| None,
+        read: &config::read_file,
         flags: &Flags::default(),
         terminal: false,
     };

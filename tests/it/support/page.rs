@@ -13,7 +13,7 @@ pub fn read(admin: SocketAddr, path: &str) -> Message {
 /// Reads one page in the form that `accept` asks for.
 pub fn read_as(admin: SocketAddr, path: &str, accept: &str) -> Message {
     let mut peer = Peer::connect(admin);
-    peer.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nAccept: {accept}\r\n\r\n"));
+    peer.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n"));
     peer.response()
 }
 

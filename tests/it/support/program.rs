@@ -107,17 +107,21 @@ impl Start {
     }
 
     /// Runs it, and waits until it listens.
-    pub fn run(mut self) -> Program {
+    pub fn run(self) -> Program {
+        // Made before it is waited for, so that it is killed if it does not listen.
+        let mut program = self.begin();
+        program.address = program.announced("passing requests on", "listen=");
+        program.admin = program.announced("metrics and health", "admin=");
+        program
+    }
+
+    /// Runs it, and waits for nothing: where it will listen is the caller's to know.
+    pub fn begin(mut self) -> Program {
         let mut child = self.command.spawn().expect("it can be started");
         let stdout = Stream::of(child.stdout.take().expect("it is piped"));
         let stderr = Stream::of(child.stderr.take().expect("it is piped"));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        // Made before it is waited for, so that it is killed if it does not listen.
-        let mut program =
-            Program { child, stdout, stderr, log: Mutex::default(), address: nowhere, admin: nowhere };
-        program.address = program.announced("passing requests on", "listen=");
-        program.admin = program.announced("metrics and health", "admin=");
-        program
+        Program { child, stdout, stderr, log: Mutex::default(), address: nowhere, admin: nowhere }
     }
 }
 
