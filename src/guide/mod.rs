@@ -18,5 +18,11 @@ pub mod export {}
 #[doc = include_str!("egress.md")]
 pub mod egress {}
 
+#[doc = include_str!("config.md")]
+pub mod config {}
+
+#[doc = include_str!("reload.md")]
+pub mod reload {}
+
 #[doc = include_str!("operation.md")]
 pub mod operation {}
