@@ -7,7 +7,8 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
 use super::model::Side;
 use super::traffic::{EVENT_STREAMS, Outcome, Sent, WEBSOCKETS};
-use super::{GROWTH, How, Run, Way, looks};
+use super::{GROWTH, GROWTH_IF_SHORT, How, Run, Way, looks};
+use crate::phase;
 use crate::support::page::Page;
 
 /// How many complaints are shown; the first ones say most.
@@ -189,7 +190,8 @@ fn memory(run: &Run, complaints: &mut Vec<String>) {
         return;
     }
     let [first, .., last] = run.tally.rests.as_slice() else { return };
-    if last.memory as f64 > first.memory as f64 * (1.0 + GROWTH / 100.0) {
+    let growth = if phase() < Duration::from_secs(60) { GROWTH_IF_SHORT } else { GROWTH };
+    if last.memory as f64 > first.memory as f64 * (1.0 + growth / 100.0) {
         complaints.push(format!("memory grows from {} kB to {} kB", first.memory, last.memory));
     }
 }
