@@ -399,6 +399,9 @@ async fn what_may_work_a_moment_later_is_tried_again() {
     let program = start(&file);
     std::fs::write(&file.path, text(&origin.url(), &format!("outbound: {{ proxy: '{port}' }}"))).unwrap();
     assert_eq!(reload(&program).status(), 422);
+    // Whoever watches the file has seen it, too: only the second try is left.
+    let refused = || program.metrics().sum("tracecar_config_reloads_total", &[("result", "refused")]);
+    eventually("both have read it", || refused() >= 2.0).await;
     drop(taken);
     eventually("it listens", || std::net::TcpStream::connect(port).is_ok()).await;
 }
