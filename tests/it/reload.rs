@@ -430,6 +430,20 @@ fn a_file_that_never_answers_holds_up_nobody() {
 }
 
 #[test]
+fn a_file_that_became_empty_or_too_large_changes_nothing() {
+    let origin = Origin::answering(HELLO);
+    let file = File::new(&text(&origin.url(), TELLS_NOT));
+    let program = start(&file);
+    for (content, why) in [(String::new(), "is empty"), ("#".repeat(1 << 21), "is larger than 1 MiB")] {
+        std::fs::write(&file.path, content).unwrap();
+        let said = reload(&program);
+        assert_eq!(said.status(), 422);
+        assert!(said.text().trim_end().ends_with(why), "{}", said.text());
+        assert!(!tells_its_trace(&program));
+    }
+}
+
+#[test]
 fn a_name_that_others_answer_for_does_not_lead_to_the_pages() {
     let origin = Origin::answering(HELLO);
     let file = File::new(&text(&origin.url(), ""));
