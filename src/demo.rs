@@ -27,7 +27,13 @@ use crate::exchange::random_bytes;
 use crate::telemetry::console::Console;
 
 /// Between two visitors of the shop.
-const PACE: Duration = Duration::from_millis(700);
+const PACE: Duration = Duration::from_millis(400);
+
+/// The first visitors, until tracecar has watched the services at rest for two seconds, have a number of their order each.
+const WITH_ORDER: u32 = 6;
+
+/// Visitors before two come at once: by then each service has called the next often enough to be known.
+const ALONE: u32 = 20;
 
 /// How a service works: how long it takes, and whom it asks.
 #[derive(Clone, Copy)]
@@ -203,7 +209,7 @@ async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<StatusCode> {
 }
 
 /// Visitors of the shop: most want something ordinary, some something heavy, a few something that does not exist. Who
-/// comes alone needs no order number to be told from others; two at once have one each.
+/// comes alone needs no order number to be told from others, once the services are known; two at once have one each.
 async fn visit(shop: SocketAddr) -> anyhow::Result<()> {
     for visit in 0_u32.. {
         let item = match visit % 6 {
@@ -211,7 +217,9 @@ async fn visit(shop: SocketAddr) -> anyhow::Result<()> {
             4 => "unicorn",
             _ => "apple",
         };
-        if visit % 3 == 1 {
+        if visit < WITH_ORDER {
+            ask(shop, &format!("/buy/{item}/{}", order())).await?;
+        } else if visit >= ALONE && visit % 3 == 1 {
             let [one, other] = [order(), order()].map(|order| format!("/buy/{item}/{order}"));
             let (one, other) = tokio::join!(ask(shop, &one), ask(shop, &other));
             one.and(other)?;

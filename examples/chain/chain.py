@@ -19,6 +19,8 @@ from common import TRACECAR_READY, Collector, Programs, free_ports, print_table
 
 HERE = Path(__file__).parent
 CHAIN = ["shop", "orders", "stock", "leaf"]
+# Seconds; a little more than `lineage.guess_after`.
+REST = 2.5
 
 
 def parse():
@@ -80,6 +82,8 @@ def settings(name, ports, collector, direct):
         # No span may be lost for want of room: the collector shares this machine with everything else.
         "export": {"otlp": {"endpoint": collector.url, "queue": {"schedule_delay": "500ms"}}, "console": "off"},
         "admin": {"listen": f"{here}:{ports[name, 'admin']}"},
+        # All of them share the processors of one machine, so a look may have to wait for one.
+        "lineage": {"process_budget": "50ms"},
     }
     after = dict(itertools.pairwise(CHAIN)).get(name)
     if after and not direct:
@@ -172,6 +176,11 @@ def start(options, programs, ports, collector):
         config.write_text(settings(name, ports, collector, options.direct))
         programs.start(f"tracecar-{name}", TRACECAR_READY, options.tracecar, "run", "--config", config)
         programs.start(name, *commands[name], **environment(options, name, ports))
+
+
+def rest():
+    """Leaves the services alone for as long as tracecar watches them at rest, before it decides by who is there."""
+    time.sleep(REST)
 
 
 def drive(options, port):
@@ -291,6 +300,7 @@ def main():
     collector = Collector()
     with Programs(options.work) as programs:
         start(options, programs, ports, collector)
+        rest()
         began = time.monotonic()
         requests, problems = drive(options, ports["shop", "in"])
         took = time.monotonic() - began

@@ -152,7 +152,7 @@ def share(part, of):
 
 def missed(judged, least, most_wrong):
     """The bounds that were not kept: at least so many percent right, of an edge or of all; at most so many wrong, of all and of each
-    method: the many calls that one leaves unknown do not make another right. Of guesses only the share in all is bounded."""
+    method, guesses apart: the many calls that one leaves unknown do not make another right."""
     told = []
     for edge, percent in least:
         words = [verdict.word for call, verdict in judged if edge in (None, call.edge, call.caller)]
@@ -163,7 +163,6 @@ def missed(judged, least, most_wrong):
     by_method = defaultdict(list)
     for _, verdict in judged:
         by_method[verdict.method].append(verdict.word)
-    by_method = {method: words for method, words in by_method.items() if not method.endswith(A_GUESS)}
     by_method["all"] = [verdict.word for _, verdict in judged]
     for method, words in sorted(by_method.items()):
         wrong = words.count(WRONG)

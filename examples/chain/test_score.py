@@ -106,14 +106,14 @@ class Judging(unittest.TestCase):
         self.assertEqual(told, ["10.0 % of process are wrong, more than 0.5 %"])
         self.assertEqual(score.missed(judged, [], 10), [])
 
-    def test_a_guess_is_told_apart_and_bounded_among_all(self):
+    def test_a_guess_is_told_apart_and_bounded_as_a_method_of_its_own(self):
         guess = score.judge(*pair(parent=("t", "other"), method="sole", confidence=0.6))
         self.assertEqual(guess, score.Verdict("wrong", "sole (a guess)"))
         self.assertEqual(score.judge(*pair(method="sole", confidence=0.9)).method, "sole")
         call = pair()[0]
         judged = [(call, guess)] + [(call, score.Verdict("unknown", "none"))] * 199
-        self.assertEqual(score.missed(judged, [], 0.5), [])
-        self.assertEqual(score.missed(judged[:100], [], 0.5), ["1.0 % of all are wrong, more than 0.5 %"])
+        told = ["100.0 % of sole (a guess) are wrong, more than 0.5 %"]
+        self.assertEqual(score.missed(judged, [], 0.5), told)
 
     def test_shares_are_never_rounded_to_all_or_nothing(self):
         self.assertEqual([score.share(1, 100000), score.share(99999, 100000), score.share(0, 5)], [0.01, 99.99, 0.0])

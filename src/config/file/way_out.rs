@@ -108,6 +108,9 @@ section! {
         /// For how long after a call that no request caused calls to the same destination are not given to the only
         /// request that is open.
         background_window: Duration = "60s",
+        /// How long the service is watched with no request open, from the start on, before the only request that is open
+        /// gets a call while nothing else is known.
+        guess_after: Duration = "2s",
         /// How long one look into the process table may take; 0s never looks.
         process_budget: Duration = "5ms",
     }

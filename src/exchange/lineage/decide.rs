@@ -204,8 +204,7 @@ impl State {
             Some(few) => few.as_slice().len(),
             None => self.candidates(question, now),
         };
-        let habit =
-            self.habits.habit(question.destination, question.gathered.shape, rules.background_window, now);
+        let habit = self.habits.habit(question.destination, question.gathered.shape, rules, now);
         if rules.uses(Method::Process)
             && let Some(owner) = question.owner
             && let Some(slot) = self.process(question, owner, narrowed, habit, candidates, now)

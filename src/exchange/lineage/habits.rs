@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::LineageRules;
 use super::sightings::Generations;
 
 /// Room of one generation of destinations, and of shapes of calls.
@@ -41,7 +42,11 @@ pub(super) struct Habits {
     overlapped_at: Option<Instant>,
     /// Calls of processes that were looked at, since the last of these two.
     watched: u32,
+    /// Time with no exchange open, from the start on.
+    rested: Duration,
+    /// The same of late, and only from the first exchange on: a service that nobody has used yet may call nobody either.
     idle: Duration,
+    used: bool,
     idle_since: Option<Instant>,
     idle_halved_at: Option<Instant>,
 }
@@ -70,7 +75,8 @@ pub(super) struct Habit {
     pub late: bool,
     /// Calls of this shape usually show their parent.
     pub shows_parent: bool,
-    /// No call to any destination was made in the window while several exchanges were open, or by none of them.
+    /// No call to any destination was made in the window while several exchanges were open, or by none of them; and the service
+    /// was watched at rest for long enough.
     pub quiet: bool,
     /// In the window, each process served one exchange at a time, and made one call at a time.
     pub one_at_a_time: bool,
@@ -109,14 +115,15 @@ pub(super) enum Came {
 }
 
 impl Habits {
-    pub(super) fn habit(&self, destination: u64, shape: u64, window: Duration, now: Instant) -> Habit {
+    pub(super) fn habit(&self, destination: u64, shape: u64, rules: &LineageRules, now: Instant) -> Habit {
+        let window = rules.background_window;
         let known = self.destinations.look(destination).copied().unwrap_or_default();
         let lately = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < window);
         let shape = self.shapes.look(shape ^ destination).copied().unwrap_or_default();
         Habit {
             background: lately(known.background_at) || lately(self.forgotten.background_at),
             late: lately(known.late_at) || lately(self.forgotten.late_at),
-            quiet: !lately(self.disturbed_at),
+            quiet: self.rested >= rules.guess_after && !lately(self.disturbed_at),
             one_at_a_time: !lately(self.several_at) && !lately(self.overlapped_at),
             watched: self.watched >= WATCHED_ENOUGH && known.watched >= KNOWN_AFTER,
             apart: lately(self.apart_at),
@@ -191,7 +198,11 @@ impl Habits {
     /// An exchange is open from now on.
     pub(super) fn idle_ends(&mut self, window: Duration, now: Instant) {
         if let Some(since) = self.idle_since.take() {
-            self.idle += now.saturating_duration_since(since);
+            let rest = now.saturating_duration_since(since);
+            self.rested = self.rested.saturating_add(rest);
+            if std::mem::replace(&mut self.used, true) {
+                self.idle += rest;
+            }
         }
         let halved = *self.idle_halved_at.get_or_insert(now);
         if now.saturating_duration_since(halved) > window {
@@ -212,14 +223,18 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(60);
 
+    fn rules() -> LineageRules {
+        LineageRules { background_window: WINDOW, ..LineageRules::default() }
+    }
+
     #[test]
     fn a_background_call_is_held_against_its_destination_for_the_window() {
         let mut habits = Habits::default();
         let now = Instant::now();
         habits.came(1, 0, Came::Background, now);
-        assert!(habits.habit(1, 0, WINDOW, now).background);
-        assert!(!habits.habit(2, 0, WINDOW, now).background);
-        assert!(!habits.habit(1, 0, WINDOW, now + WINDOW).background);
+        assert!(habits.habit(1, 0, &rules(), now).background);
+        assert!(!habits.habit(2, 0, &rules(), now).background);
+        assert!(!habits.habit(1, 0, &rules(), now + WINDOW).background);
     }
 
     #[test]
@@ -230,7 +245,7 @@ mod tests {
         for other in 10..10 + 3 * ROOM as u64 {
             habits.came(other, 0, Came::Bare, now);
         }
-        assert!(habits.habit(1, 0, WINDOW, now).background);
+        assert!(habits.habit(1, 0, &rules(), now).background);
         assert!(habits.remembered() <= 4 * ROOM);
     }
 
@@ -239,12 +254,12 @@ mod tests {
         let mut habits = Habits::default();
         let now = Instant::now();
         for _ in 0..SHOWN_ENOUGH {
-            assert!(!habits.habit(1, 2, WINDOW, now).shows_parent);
+            assert!(!habits.habit(1, 2, &rules(), now).shows_parent);
             habits.came(1, 2, Came::Shown, now);
         }
-        assert!(habits.habit(1, 2, WINDOW, now).shows_parent);
+        assert!(habits.habit(1, 2, &rules(), now).shows_parent);
         habits.came(1, 2, Came::Bare, now);
         habits.came(1, 2, Came::Bare, now);
-        assert!(!habits.habit(1, 2, WINDOW, now).shows_parent);
+        assert!(!habits.habit(1, 2, &rules(), now).shows_parent);
     }
 }

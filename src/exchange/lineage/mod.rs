@@ -30,7 +30,8 @@
 //! and `sole` is asked.
 //!
 //! A service is *quiet* as long as no call has met two open exchanges, and no background call, late call or overlap was
-//! seen, to any destination, in the window. Where it is not, `sole` decides only for a destination that it knows, and for an exchange that
+//! seen, to any destination, in the window; and once it was seen at rest for two seconds ([`LineageRules::guess_after`]), from the
+//! start on: who calls by himself has had time to show it. Where it is not, `sole` decides only for a destination that it knows, and for an exchange that
 //! waits for no other call.
 //!
 //! Against `sole` speak: a call to the destination with no exchange open, in the window; a call known to have come after the end
@@ -108,13 +109,17 @@ pub struct LineageRules {
     pub tail: Duration,
     /// For how long a call with no exchange open speaks against conclusions from who is there.
     pub background_window: Duration,
+    /// How long the service has to have been watched at rest, with no exchange open, before `sole` decides with nothing else
+    /// known of it.
+    pub guess_after: Duration,
     /// Names of JSON fields whose strings and numbers are tokens where they are of high entropy.
     pub json_fields: Vec<String>,
 }
 
 impl Default for LineageRules {
     /// All methods; `authorization` and `cookie`; no identity headers or JSON fields, which need knowledge of the app; a tail of 5 s,
-    /// which is long for a late call and short for memory; a window of 60 s, the commonest period of background jobs.
+    /// which is long for a late call and short for memory; a window of 60 s, the commonest period of background jobs; two seconds at
+    /// rest before the first guess: a service that calls by itself, and more often than that, has shown it by then.
     fn default() -> Self {
         Self {
             methods: Method::ALL.to_vec(),
@@ -122,6 +127,7 @@ impl Default for LineageRules {
             token_headers: vec![AUTHORIZATION, COOKIE],
             tail: Duration::from_secs(5),
             background_window: Duration::from_secs(60),
+            guess_after: Duration::from_secs(2),
             json_fields: Vec::new(),
         }
     }
@@ -394,8 +400,9 @@ impl Lineage {
     }
 
     fn with_clock(clock: Clock, further: Option<Box<dyn Tier>>) -> Self {
-        // Idle time counts from the first exchange on: a service that nobody has used yet may call nobody either.
-        Self { keys: Keys::default(), clock, further, state: Mutex::default() }
+        let mut state = State::default();
+        state.habits.idle_begins(clock.now());
+        Self { keys: Keys::default(), clock, further, state: Mutex::new(state) }
     }
 
     /// An inbound exchange is open. What identifies it is hashed, not kept. Dropping the guard closes it, after which

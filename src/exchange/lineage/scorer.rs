@@ -110,7 +110,8 @@ impl Simulation {
             events: BinaryHeap::new(),
             scheduled: 0,
             begun: 0,
-            now: 0,
+            // The service is at rest before the first request.
+            now: 2000 * MILLISECOND,
             open: HashMap::new(),
             answers: Vec::new(),
             score: Score::default(),

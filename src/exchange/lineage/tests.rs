@@ -114,7 +114,13 @@ impl<'a> Says<'a> {
 impl Bench {
     fn new() -> Self {
         let clock = Moved::new();
-        Self { lineage: lineage(&clock, None), clock, rules: LineageRules::default() }
+        let rules = LineageRules { guess_after: Duration::ZERO, ..LineageRules::default() };
+        Self { lineage: lineage(&clock, None), clock, rules }
+    }
+
+    /// With the settings of nobody who cannot wait.
+    fn patient() -> Self {
+        Self { rules: LineageRules::default(), ..Self::new() }
     }
 
     /// Without the guesses from who is there.
@@ -861,6 +867,20 @@ fn a_call_with_none_open_speaks_against_sole_for_its_destination_and_the_window(
     drop(first);
     let _b = bench.open(2, &Says::path("/"));
     assert_eq!(bench.find(&Says::path("/x")), Some((2, Method::Sole)));
+}
+
+#[test]
+fn sole_waits_until_the_service_was_watched_at_rest() {
+    let bench = Bench::patient();
+    let call = Says::path("/x");
+    bench.clock.pass(SECOND);
+    let early = bench.open(1, &Says::path("/"));
+    bench.clock.pass(5 * SECOND);
+    assert_eq!(bench.find(&call), None, "what passes while one is open is no rest");
+    drop(early);
+    bench.clock.pass(SECOND);
+    let _later = bench.open(2, &Says::path("/"));
+    assert_eq!(bench.find(&call), Some((2, Method::Sole)));
 }
 
 #[test]
