@@ -244,6 +244,7 @@ fn pages(
             rows
         }),
         readiness: readiness.clone(),
+        watch: telemetry.watch().clone(),
         config: ConfigPage::new(reloads.by_request()),
         refresh: Arc::new(move || {
             for_refresh.drain();

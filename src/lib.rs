@@ -19,7 +19,7 @@
 //! | 5 | [`proxy`] | the path: a front (`inbound`, `outbound`) decides, `forward` acts | net, exchange, config, propagation, wire, stats |
 //! | 5 | [`admin`] | health, readiness, metrics, settings over HTTP | telemetry, net, exchange, config, stats |
 //! | 5 | [`worker`] | data-path threads | net, exchange, stats |
-//! | 4 | [`telemetry`] | the sinks: OTLP, metrics, access log, console | net, exchange, config, wire, stats |
+//! | 4 | [`telemetry`] | the sinks: OTLP, metrics, access log, console, failures and slowness, Sentry | net, exchange, config, wire, stats |
 //! | 3 | [`net`] | sockets: accepting, serving, connections to the service | config, exchange, wire, stats |
 //! | 2 | [`config`] | what the user writes, and what the program uses | exchange, propagation, wire |
 //! | 1 | [`exchange`] | one request and its response: the core vocabulary | propagation, wire, stats |
@@ -56,6 +56,8 @@
 //!    and shows each to every sink ([`telemetry::Telemetry`]): the span exporter ([`telemetry::export`], which turns
 //!    records into spans by [`exchange::semconv`]), the metrics ([`telemetry::metrics`]), the access log
 //!    ([`telemetry::access_log`]) and the console ([`telemetry::console`]). They read the same record, so they agree.
+//!    [`telemetry::watch`] puts requests and their calls together: what failed ([`telemetry::failures`]) and what got slow
+//!    ([`telemetry::slow`]) is shown on the admin port and told to Sentry ([`telemetry::sentry`]).
 //!
 //! # Life of a configuration
 //!

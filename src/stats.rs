@@ -131,6 +131,8 @@ stats! {
     records: Counter "tracecar_records",
     /// Records lost before any reader saw them: the hand-over was full.
     records_dropped: Counter "tracecar_records_dropped" ["reason" = "buffer_full"],
+    /// Failed answers of which only the status was kept: there were too many at once.
+    evidence_dropped: Counter "tracecar_failure_content_dropped",
 }
 
 #[cfg(test)]

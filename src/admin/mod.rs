@@ -35,7 +35,7 @@ pub use readiness::Readiness;
 use self::guard::OpenTo;
 use crate::config::AdminToken;
 use crate::stats::Row;
-use crate::telemetry::{Exposition, metrics::Metrics, quality};
+use crate::telemetry::{Exposition, metrics::Metrics, quality, watch::Watch};
 
 /// Pages below this size are not worth compressing: they fit in one packet.
 const MIN_GZIP: usize = 1200;
@@ -48,6 +48,8 @@ pub struct Admin {
     pub rows: Box<dyn Fn() -> Vec<Row> + Send + Sync>,
     /// What `/readyz` answers from.
     pub readiness: Arc<Readiness>,
+    /// What `/errors` and `/slow` show.
+    pub watch: Watch,
     /// The settings in effect, and how to have them read again.
     pub config: ConfigPage,
     /// Makes records that wait in buffers be read. Called before the metrics page, so that it shows a request
@@ -181,6 +183,8 @@ const INDEX: &str = "tracecar
 /healthz  the process runs
 /readyz   requests are wanted here, or why not
 /metrics  metrics, as OpenMetrics or Prometheus text
+/errors   what went wrong: failures by their causes, as JSON
+/slow     what got slow, and where the time goes, as JSON
 /config   the settings in effect, secrets masked
 
 POST /-/reload  reads the configuration again, and says what that changes
@@ -201,7 +205,10 @@ impl Admin {
 
     async fn answer<B>(&self, request: &Request<B>, open_to: OpenTo, refresh: Duration) -> Page {
         let path = request.uri().path();
-        if !matches!(path, "/" | "/healthz" | "/readyz" | "/metrics" | "/config" | "/-/reload") {
+        if !matches!(
+            path,
+            "/" | "/healthz" | "/readyz" | "/metrics" | "/errors" | "/slow" | "/config" | "/-/reload"
+        ) {
             return plain(StatusCode::NOT_FOUND, "no such page; / lists them\n");
         }
         if path == "/-/reload" && *request.method() != Method::POST {
@@ -213,7 +220,8 @@ impl Admin {
             return with(page, header::ALLOW, "GET, HEAD");
         }
         let headers = request.headers();
-        if matches!(path, "/config" | "/-/reload")
+        // What callers were told is not for everybody.
+        if matches!(path, "/errors" | "/slow" | "/config" | "/-/reload")
             && let Some(refused) = guard::refuse(self.config.shown().token.as_ref(), open_to, headers)
         {
             return refused;
@@ -222,6 +230,8 @@ impl Admin {
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => self.readyz(headers).await,
             "/metrics" => self.metrics(headers, refresh).await,
+            "/errors" => self.watched(refresh, Watch::errors).await,
+            "/slow" => self.watched(refresh, Watch::slow).await,
             "/config" => plain(StatusCode::OK, self.config.page()),
             "/-/reload" => self.config.reload().await,
             _ => plain(StatusCode::OK, INDEX),
@@ -245,11 +255,21 @@ impl Admin {
         with(page, header::VARY, "Accept")
     }
 
-    async fn metrics(&self, headers: &HeaderMap, refresh: Duration) -> Page {
-        // A page that is a moment old is better than none.
+    async fn watched(&self, refresh: Duration, read: fn(&Watch) -> serde_json::Value) -> Page {
+        self.refreshed(refresh).await;
+        let body = serde_json::to_string_pretty(&read(&self.watch)).unwrap_or_default();
+        page(StatusCode::OK, "application/json", body + "\n")
+    }
+
+    /// Has records read that are on their way. A page that is a moment old is better than none.
+    async fn refreshed(&self, refresh: Duration) {
         if timeout(refresh, (self.refresh)()).await.is_err() {
-            debug!("the metrics page did not wait longer for records");
+            debug!("a page did not wait longer for records");
         }
+    }
+
+    async fn metrics(&self, headers: &HeaderMap, refresh: Duration) -> Page {
+        self.refreshed(refresh).await;
         let accept = list(headers, header::ACCEPT);
         let exposition = Exposition::from_accept(Some(accept.as_str()));
         let text = self.metrics.render(exposition, &(self.rows)());

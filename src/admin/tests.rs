@@ -29,6 +29,7 @@ fn admin() -> Admin {
         metrics,
         rows: Box::new(Vec::new),
         readiness: Arc::default(),
+        watch: Watch::new(false),
         config: ConfigPage::default(),
         refresh: Arc::new(|| Box::pin(async {})),
     };

@@ -17,6 +17,7 @@ use super::leaf::{Compression, ConsoleMode, Count, Leaf, Wrong};
 use super::origin::{Origin, Origins};
 use super::problem::{Findings, Problem, Problems, quote};
 use super::reader::Reader;
+use super::sentry;
 use super::settings::settings;
 use super::tree::{self, Node};
 use super::value::{At, Keys, Map, Value};
@@ -391,10 +392,20 @@ fn export(
     bound_batch(&mut file.export.otlp.queue, findings, origins, warnings);
     let file::Export { otlp, console } = &file.export;
     let endpoint = endpoint(otlp, findings);
+    let to_sentry = sentry::otlp(file);
+    if to_sentry.is_some() && endpoint.is_some() {
+        findings.add(Problem {
+            subject: "sentry.traces".to_owned(),
+            message: "spans already go to an OTLP endpoint, and go to one place only".to_owned(),
+            place: origins.place("sentry.traces"),
+            instead: "write transactions or off, or leave the endpoint out and have Sentry get the spans"
+                .to_owned(),
+        });
+    }
     let console = match console {
         ConsoleMode::Off => false,
         ConsoleMode::On => true,
-        ConsoleMode::Auto => endpoint.is_none() && sources.terminal,
+        ConsoleMode::Auto => endpoint.is_none() && to_sentry.is_none() && sources.terminal,
     };
     let color = !env::no_color(sources.env);
     let console = console.then_some(match sources.terminal {
@@ -418,7 +429,7 @@ fn export(
             export_timeout: otlp.queue.export_timeout,
         },
     });
-    Export { otlp, console }
+    Export { otlp: otlp.or(to_sentry), console }
 }
 
 /// Certificate and key come together (OTLP-7). One alone is a problem of the file, but no more than a warning where

@@ -13,6 +13,7 @@ use super::leaf::{Compression, ConsoleMode, Count, Leaf, Propagator, Ratio, Samp
 use super::origin::{Origin, Origins};
 use super::problem::quote;
 use super::reader::step;
+use super::sentry::Dsn;
 use super::value::{At, Map};
 use super::warnings::Warnings;
 use super::web::{AttributeName, Endpoint, MethodName, Secret};
@@ -38,6 +39,7 @@ pub(super) fn overlay(
     otlp(&mut file.export.otlp, &mut env);
     queue(&mut file.export.otlp, &mut env);
     exporters(file, &mut env);
+    sentry(file, &mut env);
 }
 
 /// Whether `NO_COLOR` asks for output without colour.
@@ -211,6 +213,38 @@ fn sampling(file: &mut File, env: &mut Environment<'_, '_>) {
     }
     if let Some(ratio) = env.value("sampling.ratio", "OTEL_TRACES_SAMPLER_ARG", leaf::<Ratio>) {
         file.sampling.ratio = ratio;
+    }
+}
+
+/// Sentry's own variables, and what others set for the same purpose where nobody else says.
+fn sentry(file: &mut File, env: &mut Environment<'_, '_>) {
+    let text = |text: &str| Ok(text.to_owned());
+    if let Some(dsn) = env.value("sentry.dsn", "SENTRY_DSN", leaf::<Dsn>) {
+        file.sentry.dsn = Some(dsn);
+    }
+    if let Some(rate) = env.value("sentry.sample_rate", "SENTRY_SAMPLE_RATE", leaf::<Ratio>) {
+        file.sentry.sample_rate = rate;
+    }
+    if let Some(rate) = env.value("sentry.traces_sample_rate", "SENTRY_TRACES_SAMPLE_RATE", leaf::<Ratio>) {
+        file.sentry.traces_sample_rate = rate;
+    }
+    let own = [
+        (
+            &mut file.sentry.environment,
+            "environment",
+            "SENTRY_ENVIRONMENT",
+            "ENVIRONMENT",
+            &file.service.environment,
+        ),
+        (&mut file.sentry.release, "release", "SENTRY_RELEASE", "APP_VERSION", &file.service.version),
+    ];
+    for (slot, key, variable, common, of_service) in own {
+        let path = format!("sentry.{key}");
+        if let Some(value) = env.value(&path, variable, text) {
+            *slot = Some(value);
+        } else if slot.is_none() && of_service.is_none() && file.sentry.dsn.is_some() {
+            *slot = env.value(&path, common, text);
+        }
     }
 }
 

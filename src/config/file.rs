@@ -69,8 +69,10 @@ macro_rules! section {
     (@optional $text:literal) => { Some($text) };
 }
 
+mod failures;
 mod way_out;
 
+pub(super) use self::failures::{Failures, Sentry, StatusRule};
 pub(super) use self::way_out::{Lineage, Outbound};
 
 section! {
@@ -105,6 +107,10 @@ section! {
         timeouts: Timeouts = "{}",
         /// Where spans go.
         export: Export = "{}",
+        /// What went wrong, for people: /errors and /slow on the admin port, and Sentry.
+        failures: Failures = "{}",
+        /// Sentry, or what speaks its protocol: failed requests become events. On as soon as there is a DSN.
+        sentry: Sentry = "{}" applies "from the next event on",
         /// One line per request.
         access_log: AccessLog = "{}" applies "from the next line on",
         /// Pages for people and orchestrators: /metrics, /healthz, /readyz.

@@ -181,6 +181,7 @@ fn pem_files(file: &File) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         ("export.otlp.certificate", certificate.as_ref()),
         ("export.otlp.client_certificate", value(client_certificate)),
         ("export.otlp.client_key", value(client_key)),
+        ("sentry.certificate", file.sentry.certificate.as_ref()),
         ("outbound.certificate", of_destinations.as_ref()),
         ("outbound.intercept.ca_certificate", value(&intercept.ca_certificate)),
         ("outbound.intercept.ca_key", value(&intercept.ca_key)),
@@ -199,7 +200,7 @@ mod tests {
     fn a_token_and_headers_come_from_files_and_are_never_shown() {
         let text = format!(
             "{}service: {{ name: a }}\nadmin: {{ token_file: /run/token }}\nexport: {{ otlp: {{ endpoint: \"https://c\", \
-             headers_file: {{ X-Key: /run/key }}, certificate: /run/ca.pem }} }}",
+             headers_file: {{ X-Key: /run/key }}, certificate: /run/ca.pem }} }}\nsentry: {{ certificate: /run/sentry.pem }}",
             minimal()
         );
         let read = |path: &Path| match path.to_str() {
@@ -215,7 +216,7 @@ mod tests {
         let shown = format!("{loaded:?}");
         assert!(!shown.contains("t0ken") && !shown.contains("hunter2"), "{shown}");
         let files: Vec<_> = loaded.files.iter().filter_map(|path| path.to_str()).collect();
-        assert_eq!(files, ["/run/token", "/run/ca.pem", "/run/key"]);
+        assert_eq!(files, ["/run/token", "/run/ca.pem", "/run/key", "/run/sentry.pem"]);
     }
 
     #[test]

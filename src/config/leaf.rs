@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::excerpt::Seen;
 use super::problem::quote;
+use super::sentry::Traces;
 use super::value::Form;
 use super::{HalfClose, LogFormat, OtlpProtocol, Trust};
 use crate::exchange::Method;
@@ -152,6 +153,12 @@ names! {
     ConsoleMode { "auto" => ConsoleMode::Auto, "on" => ConsoleMode::On, "off" => ConsoleMode::Off }
     OtlpProtocol { "http/protobuf" => OtlpProtocol::HttpProtobuf, "grpc" => OtlpProtocol::Grpc }
     HalfClose { "serve" => HalfClose::Serve, "cancel" => HalfClose::Cancel }
+    Traces {
+        "auto" => Traces::Auto,
+        "transactions" => Traces::Transactions,
+        "otlp" => Traces::Otlp,
+        "off" => Traces::Off,
+    }
     LogFormat { "json" => LogFormat::Json, "text" => LogFormat::Text }
     Propagator {
         "tracecontext" => Propagator(Some(Format::TraceContext)),

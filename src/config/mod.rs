@@ -22,6 +22,7 @@ mod origin;
 mod problem;
 mod reader;
 mod schema;
+mod sentry;
 mod settings;
 mod substitute;
 mod tree;
@@ -45,7 +46,7 @@ pub use self::files::{AdminToken, read_bytes, read_file, read_once};
 pub use self::leaf::parse_duration;
 pub use self::problem::Problems;
 pub use self::schema::schema;
-use crate::exchange::{Destinations, LineageRules, QueryRedaction, Routes, Sampler};
+use crate::exchange::{Destinations, Keeping, LineageRules, QueryRedaction, Routes, Sampler};
 use crate::propagation::{CorrelationRules, Propagation};
 use crate::wire::egress::{EgressRules, Target};
 
@@ -81,8 +82,35 @@ pub struct Startup {
     pub export: Export,
     /// The access log, where it is on.
     pub access_log: Option<AccessLog>,
+    /// Sentry, where it is on.
+    pub sentry: Option<Sentry>,
     /// Level of our own log, as `tracing` writes it: `info`, `warn,tracecar::net=debug`.
     pub log: String,
+}
+
+/// Where failures are told of, beside `/errors`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sentry {
+    /// `{scheme}://{public key}[:{secret}]@{host}{path}/{project}` (SEN-1); its parts are there, checked.
+    pub dsn: http::Uri,
+    /// `environment` of events; `production` where nobody says (SEN-21).
+    pub environment: String,
+    /// `release` of events.
+    pub release: Option<String>,
+    /// Share of failures that become events, from 0 to 1.
+    pub sample_rate: f64,
+    /// Share of traces whose requests become transactions, from 0 to 1; 0 sends none.
+    pub traces_sample_rate: f64,
+    /// Whether a failed call that no request is known to have made is an event.
+    pub calls: bool,
+    /// Whether a route that got slow is an event.
+    pub slow: bool,
+    /// Events per minute, of one group and of all; what is above is counted and not sent.
+    pub max_per_group: usize,
+    /// See `max_per_group`.
+    pub max_events: usize,
+    /// PEM file with the certificates to trust in place of the system's.
+    pub certificate: Option<PathBuf>,
 }
 
 /// Resource attributes of everything that is exported.
@@ -232,6 +260,8 @@ pub struct Live {
     pub trusted_proxies: Vec<IpNet>,
     /// Methods that spans name; others are `_OTHER` (SEM-90).
     pub known_methods: Vec<String>,
+    /// What is kept of exchanges that fail.
+    pub keeping: Keeping,
     /// What a caller's closed sending side means.
     pub half_close: HalfClose,
     /// Bounds on every wait.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::file::{self, File};
 use super::leaf::{Propagator, Redact, SamplerName};
+use super::sentry;
 use super::value::Map;
 use super::{
     AccessLog, AdminToken, Export, Inbound, Live, Mapped, Outbound, Service, Settings, Startup, Timeouts,
@@ -21,9 +22,13 @@ pub(super) fn settings(
     export: Export,
     admin_token: Option<AdminToken>,
 ) -> Settings {
-    let inwards = propagation(&file.propagation, &file.propagation.inbound);
-    let outwards = propagation(&file.propagation, &file.propagation.outbound);
-    let destinations = destinations(&file.outbound, &outwards, templates);
+    let organization = sentry::organization(&file);
+    let keeping = sentry::keeping(&file);
+    let sentry = sentry::sentry(&file, export.otlp.is_some());
+    let propagation = |direction| propagation(&file.propagation, direction).within(organization.clone());
+    let inwards = propagation(&file.propagation.inbound);
+    let outwards = propagation(&file.propagation.outbound);
+    let destinations = destinations(&file.outbound, &outwards, &organization, templates);
     let trust = file.propagation.trust.iter().map(|rule| (rule.from.clone(), rule.policy)).collect();
     let startup_outbound = outbound(&file.outbound);
     let timeouts = Timeouts {
@@ -66,6 +71,7 @@ pub(super) fn settings(
         },
         trusted_proxies: file.client.trusted_proxies,
         known_methods: file.known_methods.into_iter().map(|method| method.0).collect(),
+        keeping,
         half_close: file.client.half_close,
         timeouts,
     };
@@ -84,6 +90,7 @@ pub(super) fn settings(
         drain: file.runtime.drain,
         export,
         access_log: enabled.then_some(AccessLog { format, path }),
+        sentry,
         log: file.log.0,
     };
     Settings { startup, live }
@@ -123,13 +130,19 @@ fn outbound(outbound: &file::Outbound) -> Option<Outbound> {
     })
 }
 
-fn destinations(outbound: &file::Outbound, propagation: &Propagation, templates: Routes) -> Destinations {
+fn destinations(
+    outbound: &file::Outbound,
+    propagation: &Propagation,
+    organization: &Option<Arc<str>>,
+    templates: Routes,
+) -> Destinations {
     let listed = outbound.destinations.iter().map(|one| {
         let or = |given: &Option<Vec<_>>, all: &[Format]| given.as_deref().map_or(all.to_vec(), formats);
         let propagation = Propagation::new(
             or(&one.extract, propagation.extracted()),
             or(&one.inject, propagation.injected()),
-        );
+        )
+        .within(organization.clone());
         let name = one.name.as_deref().map(Into::into);
         let destination = Destination { name, propagation, strip: one.strip, traced: one.trace };
         (one.host.clone(), Arc::new(destination))
@@ -145,6 +158,7 @@ fn lineage(lineage: file::Lineage) -> LineageRules {
         token_headers: lineage.token_headers,
         tail: lineage.tail,
         background_window: lineage.background_window,
+        guess_after: lineage.guess_after,
         json_fields: lineage.json_fields,
     }
 }

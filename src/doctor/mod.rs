@@ -1,17 +1,19 @@
 //! Looks for what is wrong, for a person who was woken by it.
 //!
-//! [`examine`] asks everything that tracecar depends on (the service, the collector, destinations, the kernel, its own
+//! [`examine`] asks everything that tracecar depends on (the service, the collector, Sentry, destinations, the kernel, its own
 //! files) and a running tracecar, if there is one. It comes to a list of [`Check`]s, each with what to do about it.
 //! Nothing is changed, and no request is sent to the service or to a destination: they are connected to, and left.
 //!
 //! * `sidecar`: the admin pages of the running tracecar
 //! * `listening`: our own addresses, and the service's
 //! * `collector`: where spans go, and whether clocks agree
+//! * `sentry`: where events go
 //! * `way_out`: the service's way to others
 //! * `traffic`: what passes, by the metrics of the running tracecar
 
 mod collector;
 mod listening;
+mod sentry;
 mod sidecar;
 mod traffic;
 mod way_out;
@@ -104,17 +106,18 @@ pub async fn examine(subject: &Subject<'_>) -> Vec<Check> {
     let Settings { startup, live } = &subject.loaded.settings;
     let sidecar = sidecar::find(startup.admin, subject.admin, startup.admin_token.as_ref()).await;
     let running = sidecar.page.as_ref();
-    let (about_sidecar, listeners, services, collector, way_out, traffic) = tokio::join!(
+    let (about_sidecar, listeners, services, collector, sentry, way_out, traffic) = tokio::join!(
         within("tracecar", sidecar::check(&sidecar, &subject.loaded.effective)),
         within("listeners", listening::listeners(startup, running.is_some())),
         within("service", listening::services(startup, live)),
         within("collector", collector::check(startup)),
+        within("sentry", sentry::check(startup)),
         within("way out", way_out::check(startup, live, subject.env)),
         // Bounds itself, since it may have been told to wait.
         traffic::check(startup, live, running, subject.listen_for),
     );
     let mut checks = config(subject);
-    for part in [about_sidecar, listeners, services, collector, way_out, traffic] {
+    for part in [about_sidecar, listeners, services, collector, sentry, way_out, traffic] {
         checks.extend(part);
     }
     checks
@@ -142,11 +145,6 @@ fn config(subject: &Subject<'_>) -> Vec<Check> {
     let Loaded { warnings, .. } = subject.loaded;
     let mut checks = vec![Check::ok("config", format!("{} can be used", subject.source))];
     checks.extend(warnings.iter().map(|warning| Check::warning("config", warning.clone(), "")));
-    if (subject.env)("SENTRY_DSN").is_some_and(|dsn| !dsn.is_empty()) {
-        let words = "SENTRY_DSN is set, and tracecar does not use it yet";
-        let advice = "spans go to an OTLP collector only; nothing is sent to Sentry";
-        checks.push(Check::warning("config", words, advice));
-    }
     checks
 }
 

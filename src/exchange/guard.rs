@@ -251,6 +251,10 @@ impl Exchange {
         self.recorder.stats.requests_active.decrement();
         record.outcome = outcome;
         record.timings.total = begun.elapsed();
+        // It is gathered before anybody knows how the exchange ends.
+        if !record.chosen && !record.failed() {
+            record.evidence = None;
+        }
         let kept = match keep {
             Keep::Always => true,
             Keep::IfFailed => record.failed(),

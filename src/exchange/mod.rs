@@ -5,6 +5,7 @@
 //! telemetry thread takes them from there and shows each to every [`Sink`].
 
 mod destination;
+mod evidence;
 mod guard;
 mod lineage;
 mod outbox;
@@ -18,6 +19,7 @@ pub mod semconv;
 use std::sync::Arc;
 
 pub use destination::{Destination, Destinations, is_telemetry};
+pub use evidence::{Chosen, Evidence, GRPC_STATUS, HeaderCopy, Keeping, MAX_CONTENT};
 pub(crate) use guard::random_bytes;
 pub use guard::{Exchange, Keep, Recorder, Start};
 pub use lineage::{

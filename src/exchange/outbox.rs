@@ -20,6 +20,12 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Memory that records may take while the telemetry thread does not come for them. About 0.2 s of one busy core.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// Memory from which on what failed exchanges said is left out, so that a storm of errors costs no records.
+const MAX_WITH_EVIDENCE: usize = MAX_BYTES / 2;
+
+/// Memory at which the telemetry thread is woken at once.
+const WAKE_AT_BYTES: usize = MAX_BYTES / 8;
+
 /// One worker's finished records, bounded in bytes.
 #[derive(Debug)]
 pub struct Outbox {
@@ -44,23 +50,29 @@ impl Outbox {
     }
 
     /// Puts a record in, or drops and counts it where there is no room.
-    pub fn push(&self, record: Record) {
+    pub fn push(&self, mut record: Record) {
         self.stats.records.increment();
-        let size = record.size_bytes();
-        let waiting = {
+        let mut size = record.size_bytes();
+        let (waiting, wakes) = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.bytes + size > MAX_WITH_EVIDENCE && record.evidence.take().is_some() {
+                self.stats.evidence_dropped.increment();
+                size = record.size_bytes();
+            }
             if waiting.bytes + size > MAX_BYTES {
                 self.stats.records_dropped.increment();
                 return;
             }
+            let before = waiting.bytes;
             waiting.bytes += size;
             waiting.records.push(Arc::new(record));
-            waiting.records.len()
+            (waiting.records.len(), before < WAKE_AT_BYTES && waiting.bytes >= WAKE_AT_BYTES)
         };
-        match waiting {
-            1 => self.first.notify_one(),
-            WAKE_AT => self.reader.notify_one(),
-            _ => {}
+        if waiting == 1 {
+            self.first.notify_one();
+        }
+        if wakes || waiting == WAKE_AT {
+            self.reader.notify_one();
         }
     }
 
@@ -85,6 +97,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Evidence;
     use crate::exchange::record::tests::sample;
 
     #[test]
@@ -99,6 +112,23 @@ mod tests {
         assert_eq!(outbox.take(Vec::new()).len(), fits);
         outbox.push(sample());
         assert_eq!(outbox.take(Vec::new()).len(), 1, "room again after the reader came");
+    }
+
+    #[test]
+    fn a_storm_of_errors_costs_what_they_said_and_no_record() {
+        let stats = Arc::new(Stats::default());
+        let outbox = Outbox::new(Arc::new(Notify::new()), stats.clone());
+        let failed = || {
+            let mut record = sample();
+            record.evidence =
+                Some(Box::new(Evidence { content: vec![b'x'; 64 * 1024], ..Evidence::default() }));
+            record
+        };
+        for _ in 0..500 {
+            outbox.push(failed());
+        }
+        assert_eq!((stats.records_dropped.value(), outbox.take(Vec::new()).len()), (0, 500));
+        assert!((430..440).contains(&stats.evidence_dropped.value()), "{}", stats.evidence_dropped.value());
     }
 
     #[tokio::test(start_paused = true)]

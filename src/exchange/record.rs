@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use http::{Method, Version};
 use opentelemetry::trace::{SpanId, TraceId};
 
+use super::evidence::{Evidence, GRPC_STATUS};
 use super::outcome::{Fault, Outcome};
 
 /// A string of a [`Record`]; read it with [`Record::text`]. The default is the empty string.
@@ -184,11 +185,15 @@ impl Timings {
         Some(self.first_byte?.saturating_sub(self.sent?))
     }
 
-    /// Time that the request head spent in tracecar before it went out, without name resolution and connecting.
+    /// Time that the request head spent in tracecar before it went out, without name resolution, connecting and TLS.
     /// `None` where it never went out.
     pub fn proxy(&self) -> Option<Duration> {
-        let before = self.sent?;
-        Some(before.saturating_sub(self.dns.unwrap_or_default() + self.connect.unwrap_or_default()))
+        Some(self.sent?.saturating_sub(self.connecting()))
+    }
+
+    /// Time that name resolution, connecting and TLS took; none on a kept-alive connection.
+    pub fn connecting(&self) -> Duration {
+        [self.dns, self.connect, self.tls].into_iter().flatten().sum()
     }
 }
 
@@ -239,6 +244,13 @@ pub struct Record {
     pub response_bytes: u64,
     /// A rule excludes this request; it is recorded only because it failed.
     pub excluded: bool,
+    /// The gRPC status of the response, where it has one (RPC-12).
+    pub grpc_status: Option<u8>,
+    /// It counts as a failure by its route and status, though it would not elsewhere.
+    pub chosen: bool,
+    /// What a failed exchange said, where somebody wants to read it. It is taken out before sinks see the record: whoever keeps
+    /// records for long should not keep that, too.
+    pub evidence: Option<Box<Evidence>>,
     pub(super) texts: String,
 }
 
@@ -268,6 +280,9 @@ impl Record {
             request_bytes: 0,
             response_bytes: 0,
             excluded: false,
+            grpc_status: None,
+            chosen: false,
+            evidence: None,
             texts: String::new(),
         }
     }
@@ -299,7 +314,7 @@ impl Record {
     /// `error.type` of the span and of the metric, from this one place (SEM-67, SEM-68): the outcome's own where
     /// it is an error, else the status where that is one (SEM-62, SEM-63).
     pub fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
-        if let Some(word) = self.error_of_outcome() {
+        if let Some(word) = self.error_of_outcome().or_else(|| self.error_of_grpc()) {
             return Some(word.into());
         }
         self.error_status().map(|status| status.to_string().into())
@@ -325,9 +340,23 @@ impl Record {
         self.status.filter(|status| *status >= first)
     }
 
+    /// The name of the gRPC status, where there is one. Numbers that nobody has given a meaning are `UNKNOWN`.
+    pub fn grpc_status_name(&self) -> Option<&'static str> {
+        let status = usize::from(self.grpc_status?);
+        Some(GRPC_STATUS.get(status).copied().unwrap_or("UNKNOWN"))
+    }
+
+    /// The name of the gRPC status, where it is an error: to those who ask all are but `OK`, to those who answer what is their own
+    /// doing (RPC-6).
+    pub fn error_of_grpc(&self) -> Option<&'static str> {
+        let name = self.grpc_status_name().filter(|name| *name != GRPC_STATUS[0])?;
+        let ours = ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
+        (self.side == Side::Outbound || ours.contains(&name)).then_some(name)
+    }
+
     /// Whether the exchange failed, seen from the side that its span is of: the span has status Error.
     pub fn failed(&self) -> bool {
-        self.error_of_outcome().is_some() || self.error_status().is_some()
+        self.error_of_outcome().is_some() || self.error_status().is_some() || self.error_of_grpc().is_some()
     }
 
     /// Whose doing a failure was. A whole 5xx answer is the doing of whoever answered; a 4xx that of whoever asked.
@@ -336,12 +365,14 @@ impl Record {
             ..500 => Some(Fault::Client),
             _ => Some(Fault::Upstream),
         };
-        self.outcome.fault().or_else(of_status)
+        let of_grpc = || self.error_of_grpc().map(|_| Fault::Upstream);
+        self.outcome.fault().or_else(of_status).or_else(of_grpc)
     }
 
     /// Memory this record holds, for queues bounded in bytes.
     pub fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.texts.capacity() + self.links.capacity() * size_of::<Link>()
+        let evidence = self.evidence.as_deref().map_or(0, Evidence::size_bytes);
+        size_of::<Self>() + self.texts.capacity() + self.links.capacity() * size_of::<Link>() + evidence
     }
 }
 

@@ -27,6 +27,8 @@ pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// Configured template of the path (SEM-26).
 pub const HTTP_ROUTE: &str = "http.route";
+/// Name of the gRPC status, where the response has one: `OK`, `DEADLINE_EXCEEDED` (RPC-5).
+pub const RPC_STATUS_CODE: &str = "rpc.status_code";
 /// What kind of error ended the exchange (SEM-67).
 pub const ERROR_TYPE: &str = "error.type";
 /// The whole URL of a call, without credentials, its query redacted (SEM-41).
@@ -175,10 +177,14 @@ pub fn attributes(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_
     if let Some(status) = record.status {
         visit(HTTP_RESPONSE_STATUS_CODE, Value::Int(status.into()));
     }
+    if let Some(name) = record.grpc_status_name() {
+        visit(RPC_STATUS_CODE, Value::Str(name));
+    }
     if record.failed() {
         // What `Record::error_type` says; its digits are borrowed here.
         let status = record.error_status().and_then(|status| StatusCode::from_u16(status).ok());
-        let word = record.error_of_outcome().or(status.as_ref().map(StatusCode::as_str));
+        let word = record.error_of_outcome().or_else(|| record.error_of_grpc());
+        let word = word.or(status.as_ref().map(StatusCode::as_str));
         visit(ERROR_TYPE, Value::Str(word.unwrap_or(OTHER)));
     }
     if let Some(peer) = record.peer {

@@ -12,6 +12,12 @@ pub mod spans {}
 #[doc = include_str!("lineage.md")]
 pub mod lineage {}
 
+#[doc = include_str!("errors.md")]
+pub mod errors {}
+
+#[doc = include_str!("sentry.md")]
+pub mod sentry {}
+
 #[doc = include_str!("export.md")]
 pub mod export {}
 

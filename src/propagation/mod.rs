@@ -26,6 +26,8 @@ mod sentry;
 pub mod w3c;
 mod xray;
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::{SpanId, TraceId};
 
@@ -70,13 +72,19 @@ impl Context {
 pub struct Propagation {
     extract: Vec<Format>,
     inject: Vec<Format>,
+    organization: Option<Arc<str>>,
 }
 
 impl Propagation {
     /// Reads `extract` and writes `inject`, in the order given, each once: a repeated one keeps its first place
     /// (PROP-1).
     pub fn new(extract: Vec<Format>, inject: Vec<Format>) -> Self {
-        Self { extract: once(extract), inject: once(inject) }
+        Self { extract: once(extract), inject: once(inject), organization: None }
+    }
+
+    /// Traces of other organizations of Sentry's are not continued (SEN-44); `None` continues those of any.
+    pub fn within(self, organization: Option<Arc<str>>) -> Self {
+        Self { organization, ..self }
     }
 
     /// Reads and writes `formats`.
@@ -108,7 +116,7 @@ impl Propagation {
                 Format::Jaeger => jaeger::extract(headers, &mut incoming),
                 Format::XRay => xray::extract(headers, &mut incoming),
                 Format::Datadog => datadog::extract(headers, &mut incoming),
-                Format::SentryTrace => sentry::extract(headers, &mut incoming),
+                Format::SentryTrace => sentry::extract(headers, self.organization.as_deref(), &mut incoming),
             }
         }
         incoming
@@ -116,7 +124,7 @@ impl Propagation {
 
     /// Writes `context` in every format in use, in place of what those formats' headers said: there is exactly
     /// one `traceparent` afterwards, and at most one `tracestate` (PROP-4). `baggage` of any kind stays as it is
-    /// (BAG-6, JAE-2, SEN-41), and so does what a format lets others put beside the context (XR-1, DD-1).
+    /// (BAG-6, JAE-2, SEN-41), but for what another organization of Sentry's said of a trace that is not continued (SEN-44), and so does what a format lets others put beside the context (XR-1, DD-1).
     ///
     /// A header that is replaced keeps its place among the others, a new one goes last. Removing `tracestate`
     /// moves the last header into its place: the map knows no other way, and the order of different names
@@ -130,7 +138,7 @@ impl Propagation {
                 Format::Jaeger => jaeger::inject(headers, context),
                 Format::XRay => xray::inject(headers, context),
                 Format::Datadog => datadog::inject(headers, context),
-                Format::SentryTrace => sentry::inject(headers, context),
+                Format::SentryTrace => sentry::inject(headers, self.organization.as_deref(), context),
             }
         }
     }

@@ -10,20 +10,57 @@ use super::{Context, Format, Incoming, set, trim};
 
 static SENTRY_TRACE: HeaderName = HeaderName::from_static("sentry-trace");
 
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+
 /// Bytes of the two ids and the dash between them.
 const IDS_BYTES: usize = 32 + 1 + 16;
 
-/// Reads `sentry-trace`, the first one where there are several.
-pub(super) fn extract(headers: &HeaderMap, incoming: &mut Incoming) {
+/// Reads `sentry-trace`, the first one where there are several; but not that of another organization than `ours`.
+pub(super) fn extract(headers: &HeaderMap, ours: Option<&str>, incoming: &mut Incoming) {
     let Some(value) = headers.get(&SENTRY_TRACE) else { return };
+    if is_foreign(headers, ours) {
+        return;
+    }
     match parse(trim(value.as_bytes())) {
         Some(found) => incoming.believe(Format::SentryTrace, found),
         None => incoming.malformed.sentry_trace = true,
     }
 }
 
+/// Whether the trace is that of another organization than `ours` (SEN-44).
+fn is_foreign(headers: &HeaderMap, ours: Option<&str>) -> bool {
+    ours.is_some_and(|ours| organization(headers).is_some_and(|theirs| theirs != ours.as_bytes()))
+}
+
+/// The organization that the baggage names, if it does (SEN-44).
+fn organization(headers: &HeaderMap) -> Option<&[u8]> {
+    let members =
+        headers.get_all(BAGGAGE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    members.into_iter().find_map(|member| {
+        let value = trim(member).strip_prefix(b"sentry-org_id=")?;
+        value.split(|byte| *byte == b';').next().map(trim)
+    })
+}
+
+/// What a baggage says of a trace that is not continued is not true of the one that begins.
+fn strip_members(headers: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = headers.get_all(BAGGAGE).into_iter().cloned().collect();
+    headers.remove(BAGGAGE);
+    for line in lines {
+        let other = |member: &&[u8]| !trim(member).starts_with(b"sentry-");
+        let kept: Vec<&[u8]> = line.as_bytes().split(|byte| *byte == b',').filter(other).collect();
+        let kept = kept.join(&b","[..]);
+        if let Some(value) = HeaderValue::from_bytes(trim(&kept)).ok().filter(|value| !value.is_empty()) {
+            headers.append(BAGGAGE, value);
+        }
+    }
+}
+
 /// Leaves exactly one `sentry-trace`.
-pub(super) fn inject(headers: &mut HeaderMap, context: &Context) {
+pub(super) fn inject(headers: &mut HeaderMap, ours: Option<&str>, context: &Context) {
+    if is_foreign(headers, ours) {
+        strip_members(headers);
+    }
     let mut text = [b'-'; IDS_BYTES + 2];
     write_hex(&context.trace_id.to_bytes(), &mut text[..32]);
     write_hex(&context.span_id.to_bytes(), &mut text[33..IDS_BYTES]);
@@ -64,6 +101,30 @@ mod tests {
             assert_eq!(incoming.sampled, sampled, "{more:?}");
             assert_eq!(incoming.parent.unwrap().sampled(), sampled == Some(true), "{more:?}");
         }
+    }
+
+    #[test]
+    fn a_trace_of_another_organization_is_not_continued() {
+        let trace = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1";
+        let ours =
+            || crate::propagation::Propagation::both(vec![Format::SentryTrace]).within(Some("42".into()));
+        let continues = |baggage: &str| {
+            ours().extract(&headers(&[("sentry-trace", trace), ("baggage", baggage)])).parent.is_some()
+        };
+        assert!(continues("a=1, sentry-org_id=42;p=1"));
+        assert!(continues("sentry-release=1"), "who names none may be of ours");
+        assert!(!continues("a=1 , sentry-org_id=43"));
+        let mut sent = headers(&[
+            ("sentry-trace", trace),
+            ("baggage", "a=1, sentry-org_id=43,sentry-x=2"),
+            ("baggage", "sentry-y=3"),
+        ]);
+        ours().inject(&mut sent, &context());
+        let baggage: Vec<_> = sent.get_all("baggage").iter().collect();
+        assert_eq!(baggage, ["a=1"], "what they said of their trace is not said of ours");
+        let of_nobody =
+            extract(Format::SentryTrace, &[("sentry-trace", trace), ("baggage", "sentry-org_id=43")]);
+        assert!(of_nobody.parent.is_some(), "without a DSN nobody is another");
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::facts;
 use crate::config::Live;
-use crate::exchange::{BodyReader, Exchange, Outcome};
+use crate::exchange::{BodyReader, Exchange, MAX_CONTENT, Outcome};
 use crate::net::server::{Caller, Connection};
 use crate::net::upstream::Lease;
 use crate::wire::Received;
@@ -159,6 +161,16 @@ pub struct ResponseWatcher {
     upload: Option<Arc<Upload>>,
     /// The response ends with its head, whatever its body says: nobody will read that.
     bodiless: bool,
+    said: Said,
+}
+
+/// What is read of a response on its way, for whoever wants to know why it failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Said {
+    /// Its content is kept.
+    pub(super) content: bool,
+    /// It is a gRPC response, whose status is in the trailers.
+    pub(super) grpc: bool,
 }
 
 impl ResponseWatcher {
@@ -168,14 +180,31 @@ impl ResponseWatcher {
         lease: Option<Lease<RequestBody>>,
         upload: Option<Arc<Upload>>,
         bodiless: bool,
+        said: Said,
     ) -> Self {
-        Self { exchange, caller, lease, upload, bodiless }
+        Self { exchange, caller, lease, upload, bodiless, said }
     }
 }
 
 impl Watcher for ResponseWatcher {
+    fn progressed(&mut self, data: &Bytes, _bytes: u64) {
+        if self.said.content
+            && let Some(evidence) = &mut self.exchange.record().evidence
+        {
+            let room = MAX_CONTENT.saturating_sub(evidence.content.len());
+            evidence.cut |= data.len() > room;
+            evidence.content.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.said.grpc {
+            facts::note_grpc(self.exchange.record(), trailers);
+        }
+    }
+
     fn ended(self, end: End, bytes: u64) {
-        let Self { mut exchange, caller, lease, upload, bodiless } = self;
+        let Self { mut exchange, caller, lease, upload, bodiless, .. } = self;
         let record = exchange.record();
         record.response_bytes = bytes;
         record.request_bytes = upload.as_deref().map_or(0, Upload::bytes);

@@ -3,16 +3,25 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 
+use super::body::Said;
 use super::{Job, Outgoing, Way};
 use crate::config::Live;
-use crate::exchange::{Exchange, Record, RequestFacts, Side, Stream, Text};
+use crate::exchange::{Exchange, Keeping, Record, RequestFacts, Side, Stream, Text};
 use crate::net::upstream::Phases;
 use crate::wire::forwarded::Origin;
 use crate::wire::{Received, target};
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+const GRPC: &[u8] = b"application/grpc";
+
+/// `UNKNOWN`.
+const GRPC_UNKNOWN: u8 = 2;
+
+/// Bytes of `grpc-message` that are kept.
+const MAX_GRPC_MESSAGE: usize = 1024;
 
 /// Notes what the request says. `peer` is who sent it.
 pub(super) fn note_request(
@@ -129,6 +138,45 @@ pub(super) fn note_phases(exchange: &mut Exchange, phases: &Phases, answered: bo
     timings.tls = phases.tls;
     timings.sent = phases.sent.map(|sent| sent.saturating_duration_since(begun));
     timings.first_byte = answered.then_some(now);
+}
+
+/// Notes what a response says of a failure, and what is to be read of the rest of it.
+pub(super) fn note_failure(record: &mut Record, response: &Response<Received>, keeping: &Keeping) -> Said {
+    let headers = response.headers();
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let grpc = kind.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC));
+    let status = response.status().as_u16();
+    let route = record.request.as_ref().and_then(|request| request.route.as_deref());
+    let chosen = record.side == Side::Inbound && status < 500 && keeping.chooses(route, status);
+    if !chosen && status < 500 && !grpc {
+        return Said::default();
+    }
+    if grpc {
+        // Where there is no content, the trailers are in the head (RPC-12).
+        note_grpc(record, headers);
+    }
+    record.chosen = chosen;
+    let failed = chosen || status >= 500;
+    if failed && (keeping.content || keeping.headers) {
+        let evidence = record.evidence.get_or_insert_default();
+        evidence.response_headers = keeping.response(headers);
+    }
+    Said { content: failed && keeping.content, grpc }
+}
+
+/// Notes the status of a gRPC call (RPC-12) and its message, if they are here.
+pub(super) fn note_grpc(record: &mut Record, headers: &HeaderMap) {
+    let Some(status) = headers.get("grpc-status") else { return };
+    // Clients take what they cannot read for a failure, and so do we.
+    let status = status.to_str().ok().and_then(|status| status.parse().ok()).unwrap_or(GRPC_UNKNOWN);
+    record.grpc_status = Some(status);
+    if status != 0
+        && let Some(message) = headers.get("grpc-message")
+    {
+        let message = &message.as_bytes()[..message.len().min(MAX_GRPC_MESSAGE)];
+        let evidence = record.evidence.get_or_insert_default();
+        evidence.grpc_message = Some(String::from_utf8_lossy(message).into_owned());
+    }
 }
 
 /// What kind of stream a response is, if it is one. `protocol` is what the connection changes to.

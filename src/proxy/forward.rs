@@ -38,8 +38,12 @@ pub(super) async fn forward(
 ) -> Response<ResponseBody> {
     let received = request.version();
     let accept = request.headers().get(ACCEPT).cloned();
+    // Whether it will fail is not known yet.
+    let wanted = (job.keep == Keep::Always).then_some(&job.live.keeping);
+    let evidence = wanted.and_then(|keeping| keeping.request(request.headers()));
     let ahead = read_ahead(&job, &mut request).await;
     let Begun { mut exchange, upgrade, echo, call } = begin(&proxy, &job, &mut request, &ahead).await;
+    exchange.record().evidence = evidence;
     let Job { live, to, caller, .. } = job;
     let to = match to {
         Ok(to) => to,
@@ -91,6 +95,7 @@ pub(super) async fn forward(
     let stream = facts::stream_of(&response, protocol.as_ref().filter(|_| switching));
     exchange.note_status(response.status().as_u16(), stream);
     exchange.note_spoken(response.version());
+    let said = facts::note_failure(exchange.record(), &response, &live.keeping);
     if live.via {
         let answered = response.version();
         headers::add_via(response.headers_mut(), answered);
@@ -107,7 +112,7 @@ pub(super) async fn forward(
     // must not run into that.
     let lease = lease.filter(|_| response.status() != StatusCode::INTERNAL_SERVER_ERROR);
     let bodiless = head_only || headers::never_has_content(response.status());
-    let watcher = ResponseWatcher::new(exchange, caller, lease, upload, bodiless);
+    let watcher = ResponseWatcher::new(exchange, caller, lease, upload, bodiless, said);
     response.map(|body| ResponseBody::Passing(Watched::new(Ahead::default(), body, watcher)))
 }
 

@@ -7,22 +7,30 @@ pub mod access_log;
 pub mod console;
 pub mod export;
 mod exposition;
+pub mod failures;
 pub mod lines;
 pub mod metrics;
+mod outputs;
+pub mod sentry;
+pub mod slow;
+pub mod watch;
 mod words;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use self::access_log::AccessLog;
 use self::console::Console;
-use self::export::{Exporter, Receiver};
+use self::export::Receiver;
 use self::lines::Lines;
 use self::metrics::Metrics;
-use crate::config::{self, Otlp, OtlpTls, Service, Startup};
+use self::outputs::{Exports, MAX_LEAVING, Outputs, Tells, open};
+use self::watch::Watch;
+use crate::config::{self, Service, Startup};
 use crate::exchange::{Outbox, Record, Sink};
 use crate::stats::{Row, Stats};
 
@@ -34,8 +42,11 @@ const CONSOLE_TICK: Duration = Duration::from_millis(100);
 /// What the last lines get to be written in, however much of a hurry there is: only an output that stalls takes it.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Access logs that may still have something to write when another takes their place: each may hold some megabytes.
-const MAX_LEAVING: usize = 4;
+/// How often what is watched is looked through.
+const WATCH_TICK: Duration = Duration::from_secs(1);
+
+/// What a Sentry that is left gets to send the last events in.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
 
 /// The way from the workers' outboxes to the sinks.
 pub struct Telemetry {
@@ -43,38 +54,15 @@ pub struct Telemetry {
     outboxes: Vec<Arc<Outbox>>,
     wake: Arc<Notify>,
     metrics: Metrics,
+    watch: Watch,
+    /// What became of events, whoever they were sent to.
+    events: Arc<sentry::Account>,
     /// Where console and access log write, unless told otherwise.
     stdout: Lines,
     /// A console that is somebody else's, in place of one that the settings ask for.
     shared: Option<Console>,
     outputs: Mutex<Outputs>,
     readers: Mutex<Readers>,
-}
-
-/// What the settings ask for, and can ask for differently while it runs.
-#[derive(Default)]
-struct Outputs {
-    console: Option<Console>,
-    mode: Option<config::Console>,
-    access_log: Option<AccessLog>,
-    log_has_file: bool,
-    /// Access logs in files before this one, which still have lines to write.
-    leaving: Vec<AccessLog>,
-    /// Lines that those before them have lost.
-    lines_lost: u64,
-    /// Once there is one it stays, for the sake of what it has still to send.
-    exporter: Option<Exporter>,
-    /// What it was told last; `None` where no spans are to be exported.
-    exports: Option<Exports>,
-}
-
-/// All that an exporter is made from, to see whether it has changed. Keys are among it, so nothing prints it.
-#[derive(Clone, PartialEq)]
-struct Exports {
-    otlp: Otlp,
-    service: Service,
-    /// What the files of `otlp.tls` hold.
-    files: Vec<Vec<u8>>,
 }
 
 struct Readers {
@@ -95,6 +83,9 @@ pub struct Prepared {
     exports: Option<Exports>,
     /// `None` where it stays as it is.
     receiver: Option<Receiver>,
+    tells: Option<Tells>,
+    /// `None` where it stays as it is.
+    sentry: Option<sentry::Receiver>,
 }
 
 impl Telemetry {
@@ -112,13 +103,16 @@ impl Telemetry {
         sinks: Vec<Box<dyn Sink>>,
     ) -> anyhow::Result<Arc<Self>> {
         let metrics = Metrics::new(service);
-        let mut lasting: Vec<Box<dyn Sink>> = vec![Box::new(metrics.sink())];
+        // With one worker the calls of a request come before it.
+        let watch = Watch::new(outboxes.len() > 1);
+        let mut lasting: Vec<Box<dyn Sink>> = vec![Box::new(metrics.sink()), Box::new(watch.sink())];
         lasting.extend(sinks);
         // One writer, so that the lines of both stay whole; and a terminal that nobody reads holds nothing up.
         let stdout = Lines::stdout().context("cannot write to standard output")?;
         let readers = Mutex::new(Readers { lasting, switched: Vec::new(), spare: Vec::new() });
         let outputs = Mutex::default();
-        Ok(Arc::new(Self { stats, outboxes, wake, metrics, stdout, shared, outputs, readers }))
+        let events = Arc::default();
+        Ok(Arc::new(Self { stats, outboxes, wake, metrics, watch, events, stdout, shared, outputs, readers }))
     }
 
     /// Does all that can fail of switching to the outputs that the settings ask for.
@@ -135,17 +129,25 @@ impl Telemetry {
             }
             _ => None,
         };
+        let tells = startup.sentry.as_ref().map(|sentry| Tells::new(sentry, &startup.service)).transpose()?;
+        let same = self.outputs().tells == tells;
+        let sentry = match &tells {
+            Some(Tells { sentry, service, .. }) if !same => {
+                Some(sentry::Receiver::new(sentry, service).context("cannot send to Sentry")?)
+            }
+            _ => None,
+        };
         let (service, mode) = (startup.service.clone(), startup.export.console);
         // Opened anew in any case: who has moved the file away wants that. Last, for it may make the file.
         let access_log = startup.access_log.as_ref().map(|log| open(log, &self.stdout)).transpose()?;
         let log_has_file = startup.access_log.as_ref().is_some_and(|log| log.path.is_some());
-        Ok(Prepared { service, mode, access_log, log_has_file, exports, receiver })
+        Ok(Prepared { service, mode, access_log, log_has_file, exports, receiver, tells, sentry })
     }
 
     /// Switches to other outputs. What was recorded so far goes to those before, and spans that wait for their export
     /// to the new receiver. Has to be called on the runtime that the exporter is to run on.
     pub fn switch(&self, prepared: Prepared) {
-        let Prepared { service, mode, access_log, log_has_file, exports, receiver } = prepared;
+        let Prepared { service, mode, access_log, log_has_file, exports, receiver, tells, sentry } = prepared;
         self.drain();
         let mut outputs = self.outputs();
         self.metrics.describe(&service);
@@ -185,10 +187,34 @@ impl Telemetry {
             sinks.push(Box::new(exporter.sink()));
         }
         outputs.exports = exports;
+        self.tell(&mut outputs, tells, sentry);
         drop(outputs);
         self.readers().switched = sinks;
         // Whoever waits without a console may have to look after one now.
         self.wake.notify_one();
+    }
+
+    /// Turns to another Sentry, or to none; the one before sends what it has.
+    fn tell(&self, outputs: &mut Outputs, tells: Option<Tells>, receiver: Option<sentry::Receiver>) {
+        if outputs.tells == tells {
+            return;
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let before = outputs.sentry.as_ref();
+        let start = |receiver| sentry::start(receiver, &runtime, Arc::clone(&self.events), before);
+        let sentry = receiver.map(start);
+        let (calls, slow) = tells.as_ref().map_or((false, false), |to| (to.sentry.calls, to.sentry.slow));
+        let service = tells.as_ref().map_or("", |to| &to.service.name);
+        self.watch.tell(sentry.clone(), service, calls, slow);
+        outputs.tells = tells;
+        if let Some(before) = std::mem::replace(&mut outputs.sentry, sentry) {
+            runtime.spawn(async move { before.shutdown(LAST_EVENTS).await });
+        }
+    }
+
+    /// What went wrong and what got slow.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// The metrics of the traffic.
@@ -201,6 +227,10 @@ impl Telemetry {
         let mut rows = self.stats.rows();
         let outputs = self.outputs();
         rows.extend(outputs.exporter.iter().flat_map(|exporter| exporter.account().rows()));
+        if outputs.tells.is_some() || self.events.snapshot() != sentry::Snapshot::default() {
+            rows.extend(self.events.rows());
+        }
+        rows.extend(self.watch.rows());
         let logs = outputs.leaving.iter().chain(&outputs.access_log);
         let lost = outputs.lines_lost + logs.map(AccessLog::dropped).sum::<u64>();
         if outputs.access_log.is_some() || lost > 0 {
@@ -211,16 +241,20 @@ impl Telemetry {
 
     /// Reads records until the end of time.
     pub async fn run(&self) {
+        let mut looks = tokio::time::interval(WATCH_TICK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let console = self.outputs().console.clone();
-            let Some(console) = console else {
-                self.wake.notified().await;
-                self.drain();
-                continue;
+            let shows = async {
+                match &console {
+                    Some(_) => tokio::time::sleep(CONSOLE_TICK).await,
+                    None => std::future::pending().await,
+                }
             };
             tokio::select! {
                 () = self.wake.notified() => self.drain(),
-                () = tokio::time::sleep(CONSOLE_TICK) => console.tick(Instant::now()),
+                _ = looks.tick() => self.watch.tick(Instant::now(), SystemTime::now()),
+                () = shows => console.iter().for_each(|console| console.tick(Instant::now())),
             }
         }
     }
@@ -231,7 +265,16 @@ impl Telemetry {
         let mut readers = self.readers();
         let Readers { lasting, switched, spare } = &mut *readers;
         for outbox in &self.outboxes {
-            let batch = outbox.take(std::mem::take(spare));
+            let mut batch = outbox.take(std::mem::take(spare));
+            for record in &mut batch {
+                // Nobody else has it yet.
+                if let Some(record) = Arc::get_mut(record)
+                    && let Some(evidence) = record.evidence.take()
+                    && !self.watch.keep(record.identity.span_id, evidence)
+                {
+                    self.stats.evidence_dropped.increment();
+                }
+            }
             for sink in lasting.iter_mut().chain(&mut *switched) {
                 for record in &batch {
                     sink.record(record);
@@ -248,11 +291,12 @@ impl Telemetry {
     pub async fn finish(&self, bound: Duration) {
         let begun = Instant::now();
         self.drain();
-        let (console, logs, exporter) = {
+        self.watch.finish();
+        let (console, logs, exporter, sentry) = {
             let mut outputs = self.outputs();
             let mut logs = std::mem::take(&mut outputs.leaving);
             logs.extend(outputs.access_log.take());
-            (outputs.console.clone(), logs, outputs.exporter.take())
+            (outputs.console.clone(), logs, outputs.exporter.take(), outputs.sentry.take())
         };
         if let (Some(console), None) = (&console, &self.shared) {
             console.finish();
@@ -263,9 +307,18 @@ impl Telemetry {
             log.finish(until.saturating_duration_since(Instant::now()));
         }
         self.stdout.finish(LAST_LINES);
-        if let Some(exporter) = exporter {
-            exporter.shutdown(bound.saturating_sub(begun.elapsed())).await;
-        }
+        let left = bound.saturating_sub(begun.elapsed());
+        let spans = async {
+            if let Some(exporter) = exporter {
+                exporter.shutdown(left).await;
+            }
+        };
+        let events = async {
+            if let Some(sentry) = sentry {
+                sentry.shutdown(left).await;
+            }
+        };
+        tokio::join!(spans, events);
     }
 
     fn outputs(&self) -> MutexGuard<'_, Outputs> {
@@ -275,48 +328,4 @@ impl Telemetry {
     fn readers(&self) -> MutexGuard<'_, Readers> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Outputs {
-    /// Lets go of access logs that have written all they had, and of the oldest of more than `most` that have not.
-    fn let_go(&mut self, most: usize) {
-        let mut surplus = self.leaving.iter().filter(|log| !log.is_idle()).count().saturating_sub(most);
-        let lost = &mut self.lines_lost;
-        self.leaving.retain(|log| {
-            let mut stays = !log.is_idle();
-            if stays && surplus > 0 {
-                (stays, surplus) = (false, surplus - 1);
-                log.finish(Duration::ZERO);
-            }
-            if !stays {
-                *lost += log.dropped();
-            }
-            stays
-        });
-    }
-}
-
-impl Exports {
-    fn new(otlp: &Otlp, service: &Service) -> anyhow::Result<Self> {
-        let OtlpTls { certificate, client } = &otlp.tls;
-        let client = client.iter().flat_map(|(certificate, key)| [certificate, key]);
-        let mut files = Vec::new();
-        for path in certificate.iter().chain(client) {
-            let content = config::read_bytes(path).with_context(|| format!("cannot read {}", path.display()));
-            // Without TLS nobody needs them.
-            let needed = otlp.endpoint.scheme_str() == Some("https");
-            files.push(if needed { content? } else { content.unwrap_or_default() });
-        }
-        Ok(Self { otlp: otlp.clone(), service: service.clone(), files })
-    }
-}
-
-fn open(log: &config::AccessLog, stdout: &Lines) -> anyhow::Result<AccessLog> {
-    let lines = match &log.path {
-        Some(path) => {
-            Lines::append(path).with_context(|| format!("cannot open the access log {}", path.display()))?
-        }
-        None => stdout.clone(),
-    };
-    Ok(AccessLog::new(log.format, lines))
 }

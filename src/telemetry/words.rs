@@ -131,6 +131,26 @@ impl Formatter for OneLine {
     }
 }
 
+/// What is percent-encoded, as text, as in `grpc-message`. What is not valid stays as it is (RPC-14).
+pub(super) fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digit = |at: usize| char::from(*tail.get(at)?).to_digit(16);
+        match digit(0).zip(digit(1)).filter(|_| byte == b'%') {
+            Some((high, low)) => {
+                out.push((high * 16 + low) as u8);
+                rest = &tail[2..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::Received;
@@ -28,6 +29,9 @@ pub enum End {
 pub trait Watcher {
     /// `data` is handed on now; with it that is `bytes` of content.
     fn progressed(&mut self, _data: &Bytes, _bytes: u64) {}
+
+    /// The trailers are handed on now; the end comes right after them.
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
 
     /// `bytes` of content were handed on before the end; trailers do not count.
     fn ended(self, end: End, bytes: u64);
@@ -79,6 +83,8 @@ impl<W: Watcher + Unpin> Body for Watched<W> {
                     if let Some(watcher) = &mut self.watcher {
                         watcher.progressed(data, bytes);
                     }
+                } else if let (Some(trailers), Some(watcher)) = (frame.trailers_ref(), &mut self.watcher) {
+                    watcher.trailers(trailers);
                 }
                 // Whoever sends a body of known length stops asking after its last byte, so the end has to be
                 // noticed here.

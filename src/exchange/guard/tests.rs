@@ -56,6 +56,28 @@ fn an_excluded_exchange_is_kept_only_if_it_fails() {
 }
 
 #[test]
+fn only_what_failed_or_was_chosen_keeps_what_it_said() {
+    let (recorder, outbox, _) = recorder();
+    for (side, status, chosen) in [
+        (Side::Inbound, 200, false),
+        (Side::Inbound, 404, false),
+        (Side::Inbound, 404, true),
+        (Side::Inbound, 500, false),
+        (Side::Outbound, 200, false),
+        (Side::Outbound, 404, false),
+    ] {
+        let mut exchange = recorder.begin(Start::new(side, None), &Sampler::default());
+        exchange.note_status(status, None);
+        let record = exchange.record();
+        record.chosen = chosen;
+        record.evidence = Some(Box::default());
+        exchange.finish(Outcome::Complete);
+    }
+    let kept: Vec<_> = outbox.take(Vec::new()).iter().map(|record| record.evidence.is_some()).collect();
+    assert_eq!(kept, [false, false, true, true, false, true]);
+}
+
+#[test]
 fn a_new_trace_has_the_random_flag_and_a_continued_one_keeps_its_own() {
     let (recorder, _outbox, _) = recorder();
     assert_eq!(begin(&recorder).identity().flags, 3);

@@ -236,15 +236,41 @@ fn host_and_port_come_apart() {
 
 #[test]
 fn the_error_type_is_that_of_the_metrics() {
-    let mut record = sample();
-    for (outcome, status) in Outcome::ALL.into_iter().flat_map(|outcome| {
-        [None, Some(101), Some(404), Some(499), Some(500), Some(599), Some(999)]
-            .map(|status| (outcome, status))
-    }) {
-        (record.outcome, record.status) = (outcome, status);
-        let shown = map(&record).remove(ERROR_TYPE).map(|word| word.to_string());
-        assert_eq!(shown.as_deref(), record.error_type().as_deref(), "{outcome:?} {status:?}");
+    let statuses = [None, Some(101), Some(404), Some(499), Some(500), Some(599), Some(999)];
+    let grpc_statuses = [None, Some(0), Some(5), Some(13), Some(200)];
+    for mut record in [sample(), sample_call()] {
+        for (outcome, status) in
+            Outcome::ALL.iter().flat_map(|outcome| statuses.map(|status| (*outcome, status)))
+        {
+            for grpc_status in grpc_statuses {
+                (record.outcome, record.status, record.grpc_status) = (outcome, status, grpc_status);
+                let shown = map(&record).remove(ERROR_TYPE).map(|word| word.to_string());
+                let expected = record.error_type();
+                assert_eq!(shown.as_deref(), expected.as_deref(), "{outcome:?} {status:?} {grpc_status:?}");
+            }
+        }
     }
+}
+
+#[test]
+fn a_grpc_status_has_its_name_and_is_an_error_to_whoever_it_is_one_for() {
+    let shown = |mut record: Record, status| {
+        record.status = Some(200);
+        record.grpc_status = Some(status);
+        let mut map = map(&record);
+        let word = map.remove(ERROR_TYPE).map(|word| word.to_string());
+        (map[RPC_STATUS_CODE].to_string(), word, span_status(&record) != Status::Unset)
+    };
+    let ours = [2, 4, 12, 13, 14, 15];
+    for status in 0..=16 {
+        let name = crate::exchange::GRPC_STATUS[usize::from(status)];
+        let said = |failed: bool| (name.to_owned(), failed.then(|| name.to_owned()), failed);
+        assert_eq!(shown(sample(), status), said(ours.contains(&status)), "RPC-6 of a server: {name}");
+        assert_eq!(shown(sample_call(), status), said(status != 0), "RPC-6 of a client: {name}");
+    }
+    let unknown = ("UNKNOWN".to_owned(), Some("UNKNOWN".to_owned()), true);
+    assert_eq!(shown(sample(), 99), unknown, "what nobody knows");
+    assert!(!map(&sample()).contains_key(RPC_STATUS_CODE));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use prost::Message;
 
+use crate::exchange::GRPC_STATUS;
+use crate::telemetry::words::percent_decoded;
+
 /// How much of a collector's own words goes into a reason, in characters.
 const QUOTE: usize = 200;
 
@@ -65,7 +68,7 @@ pub(super) fn of_grpc(
     }
     // 2 is UNKNOWN, which is what an unknown number means.
     let code: usize = code.parse().unwrap_or(2);
-    let name = CODES.get(code).copied().unwrap_or("UNKNOWN");
+    let name = GRPC_STATUS.get(code).copied().unwrap_or("UNKNOWN");
     let words = quote(&percent_decoded(text("grpc-message").unwrap_or_default()));
     let reason = match words.is_empty() {
         true => format!("gRPC {name}"),
@@ -103,29 +106,9 @@ fn taken(body: Bytes) -> Answer {
     }
 }
 
-const CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 /// OTLP-22. An exhausted resource may be a quota of the month; only a collector that says when is asked again.
 fn retryable(code: usize, after: Option<Duration>) -> bool {
-    match CODES.get(code) {
+    match GRPC_STATUS.get(code) {
         Some(
             &"CANCELLED" | &"DEADLINE_EXCEEDED" | &"ABORTED" | &"OUT_OF_RANGE" | &"UNAVAILABLE"
             | &"DATA_LOSS",
@@ -177,29 +160,9 @@ fn said(headers: &HeaderMap, body: &Bytes) -> String {
 }
 
 /// The first characters of a foreign text, on one line.
-fn quote(text: &str) -> String {
+pub(in crate::telemetry) fn quote(text: &str) -> String {
     let line = |c: char| if c.is_control() { ' ' } else { c };
     text.trim().chars().map(line).take(QUOTE).collect()
-}
-
-/// `grpc-message` as text. What is not valid stays as it is (RPC-14).
-fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let code = tail.get(..2).filter(|_| byte == b'%').and_then(|two| std::str::from_utf8(two).ok());
-        match code.and_then(|two| u8::from_str_radix(two, 16).ok()) {
-            Some(decoded) => {
-                out.push(decoded);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Base64 with or without padding, as binary gRPC headers have it. The one place that needs it.

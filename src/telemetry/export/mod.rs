@@ -10,6 +10,7 @@
 //! * `pack`: batches as contents of requests
 //! * `pace`: when a collector that failed is asked again
 //! * `queue`: what waits, and when a batch is due
+//! * `connection`: how a server is connected to; Sentry is connected to in the same way
 //! * `transport`: one connection, one attempt
 //! * `answer`: what a collector's answer means
 //! * `account`: what became of every span
@@ -17,6 +18,7 @@
 
 mod account;
 mod answer;
+pub(super) mod connection;
 mod encode;
 mod pace;
 mod pack;
@@ -37,6 +39,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 pub use account::{Account, Dropped, Snapshot};
+pub(super) use pace::Backoff;
 pub use pace::Pace;
 pub use probe::{Heard, Reply, probe};
 
@@ -44,7 +47,7 @@ use crate::config::{self, Otlp, OtlpProtocol, Service};
 use crate::exchange::{Record, Sink};
 use crate::net::tls::TlsError;
 use answer::Answer;
-use pace::Backoff;
+pub(super) use answer::quote;
 use pack::Packer;
 use queue::Queue;
 use transport::Transport;
@@ -169,7 +172,7 @@ impl Receiver {
         Ok(Self {
             packer: Packer::new(service, otlp.protocol, otlp.gzip, pace.max_request),
             transport: Transport::new(otlp)?,
-            endpoint: transport::shown(&otlp.endpoint),
+            endpoint: connection::shown(&otlp.endpoint),
         })
     }
 }

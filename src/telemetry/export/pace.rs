@@ -36,17 +36,17 @@ impl Default for Pace {
 /// When the collector may be asked again. It outlives a batch: a collector that is down or asked for peace is not
 /// spared by giving up one batch and beginning with the next.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(in crate::telemetry) struct Backoff {
     failures: u32,
-    pub(super) resume_at: Option<Instant>,
+    pub(in crate::telemetry) resume_at: Option<Instant>,
 }
 
 impl Backoff {
-    pub(super) fn reset(&mut self) {
+    pub(in crate::telemetry) fn reset(&mut self) {
         *self = Self::default();
     }
 
-    pub(super) fn failed(&mut self, pace: &Pace, asked: Option<Duration>) {
+    pub(in crate::telemetry) fn failed(&mut self, pace: &Pace, asked: Option<Duration>) {
         let ceiling = pace.first_wait.saturating_mul(1 << self.failures.min(20)).min(pace.longest_wait);
         let wait = ceiling.mul_f64(SmallRng::from_os_rng().random_range(0.5..=1.0));
         // A collector that asks for a day is asked again when the batch would be given up anyway.

@@ -9,12 +9,13 @@ use http::header::DATE;
 use tokio::time::{Instant, timeout};
 
 use super::answer::Answer;
+use super::connection::{Failure, shown};
 use super::pack::Packer;
-use super::transport::{Failure, Transport, shown};
+use super::transport::Transport;
 use super::{Pace, StartError};
 use crate::config::{Otlp, Service};
 
-/// What a collector said.
+/// What a collector said, or whoever else telemetry is sent to.
 #[derive(Clone, Debug)]
 pub struct Heard {
     /// Where it is, without credentials.
@@ -30,15 +31,15 @@ pub struct Heard {
 /// What came of the request, in the words of the exporter's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// It takes spans. The text is a warning of its own, or empty.
+    /// It takes what it is sent. The text is a warning of its own, or empty.
     Taken(String),
-    /// It answered, and does not take them: never (`later` is false), or not now.
+    /// It answered, and does not take it: never (`later` is false), or not now.
     Refused {
         /// The HTTP status.
         status: StatusCode,
         /// The number of the gRPC status, where there was one.
         grpc: Option<u16>,
-        /// Whether it may take them another time.
+        /// Whether it may take it another time.
         later: bool,
         /// What it said.
         reason: String,
@@ -66,10 +67,7 @@ pub async fn probe(otlp: &Otlp, service: &Service, limit: Duration) -> Result<He
     let mut date = None;
     let reply = match outcome {
         Err(_) => Reply::NoAnswer(format!("no answer within {limit:?}")),
-        Ok(Err(Failure::Unresolved(reason))) => Reply::Unresolved(reason),
-        Ok(Err(Failure::Unreachable(reason))) => Reply::Unreachable(reason),
-        Ok(Err(Failure::Tls(error))) => Reply::Tls(error.to_string()),
-        Ok(Err(Failure::NoAnswer(reason))) => Reply::NoAnswer(reason),
+        Ok(Err(failure)) => failure.into(),
         Ok(Ok((answer, head))) => {
             let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
             date = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
@@ -83,4 +81,15 @@ pub async fn probe(otlp: &Otlp, service: &Service, limit: Duration) -> Result<He
         }
     };
     Ok(Heard { endpoint: shown(&otlp.endpoint), reply, date, took: begun.elapsed() })
+}
+
+impl From<Failure> for Reply {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unresolved(reason) => Self::Unresolved(reason),
+            Failure::Unreachable(reason) => Self::Unreachable(reason),
+            Failure::Tls(error) => Self::Tls(error.to_string()),
+            Failure::NoAnswer(reason) => Self::NoAnswer(reason),
+        }
+    }
 }

@@ -4,9 +4,6 @@
 //! HTTP/2, which needs no gRPC library. What answers mean is said in `answer`; when to try again is decided by the
 //! caller.
 
-use std::error::Error;
-use std::io;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,26 +11,15 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
 use super::answer::{self, Answer};
+use super::connection::{Connection, Failure, Server, Speech, Unusable, authority, said, shown};
 use crate::config::{Otlp, OtlpProtocol};
-use crate::net::tls;
 
 /// Largest answer that is read, in bytes; a larger one is a final error (OTLP-8).
 const MAX_RESPONSE: usize = 4 << 20;
-
-/// Bound on connecting to one address. Below the bound on an attempt, so that a host with an address that swallows
-/// everything (IPv6 that leads nowhere) is reached by its next.
-const CONNECT: Duration = Duration::from_secs(3);
 
 /// OTLP-11. The second product is the one that OTLP asks exporters in Rust to name; the version is that of the library
 /// whose encoding ours is tested to equal.
@@ -41,31 +27,10 @@ const PRODUCT: &str = concat!("tracecar/", env!("CARGO_PKG_VERSION"), " OTel-OTL
 
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// Why there is no answer, by how far it came. Each holds the whole sentence.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error("{0}")]
-    Unresolved(String),
-    #[error("{0}")]
-    Unreachable(String),
-    #[error("TLS: {0}")]
-    Tls(io::Error),
-    #[error("{0}")]
-    NoAnswer(String),
-}
-
-impl From<hyper::Error> for Failure {
-    fn from(error: hyper::Error) -> Self {
-        Self::NoAnswer(said(&error))
-    }
-}
-
 /// The way to one collector.
 pub(super) struct Transport {
     protocol: OtlpProtocol,
-    host: String,
-    port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    server: Server,
     /// What every request looks like, but for its body.
     head: Request<()>,
     /// Bound on one attempt.
@@ -80,32 +45,18 @@ impl Transport {
     /// Where the endpoint is no URL of a collector, or the TLS files cannot be used.
     pub(super) fn new(otlp: &Otlp) -> Result<Self, StartError> {
         let endpoint = |reason| StartError::Endpoint { endpoint: shown(&otlp.endpoint), reason };
-        let host = otlp.endpoint.host().filter(|host| !host.is_empty()).ok_or(endpoint("it has no host"))?;
-        let secure = match otlp.endpoint.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(endpoint("it must begin with http:// or https://")),
+        let speech = match otlp.protocol {
+            OtlpProtocol::Grpc => Speech::Http2,
+            OtlpProtocol::HttpProtobuf => Speech::Http1,
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let alpn = match otlp.protocol {
-            OtlpProtocol::Grpc => "h2",
-            OtlpProtocol::HttpProtobuf => "http/1.1",
-        };
-        let tls = match secure {
-            false => None,
-            true => {
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|_| endpoint("its host cannot be the name on a certificate"))?;
-                Some((TlsConnector::from(Arc::new(tls::client(&otlp.tls, &[alpn])?)), name))
-            }
-        };
+        let server = Server::new(&otlp.endpoint, &otlp.tls, speech).map_err(|unusable| match unusable {
+            Unusable::Url(reason) => endpoint(reason),
+            Unusable::Tls(error) => error.into(),
+        })?;
         let bounds = [otlp.timeout, otlp.queue.export_timeout];
         Ok(Self {
             protocol: otlp.protocol,
-            host,
-            // Not 4317 or 4318: the URL means what URLs mean (OTLP-10).
-            port: otlp.endpoint.port_u16().unwrap_or(if secure { 443 } else { 80 }),
-            tls,
+            server,
             head: head(otlp).map_err(|_| endpoint("no request can be made of it"))?,
             limit: bounds.into_iter().filter(|bound| !bound.is_zero()).min(),
             kept: None,
@@ -126,7 +77,7 @@ impl Transport {
 
     /// Sends `content` once over a new connection, and returns the answer with its head, trailers included.
     pub(super) async fn probe(&mut self, content: Bytes) -> Result<(Answer, response::Parts), Failure> {
-        let connection = self.connect().await?;
+        let connection = self.server.connect().await?;
         let (response, connection) = connection.send(self.request(content)).await?;
         self.read(response, connection).await
     }
@@ -140,7 +91,7 @@ impl Transport {
                 return self.read(response, kept).await.map(|(answer, _)| answer);
             }
         }
-        let connection = self.connect().await?;
+        let connection = self.server.connect().await?;
         let (response, connection) = connection.send(request).await?;
         self.read(response, connection).await.map(|(answer, _)| answer)
     }
@@ -183,92 +134,6 @@ impl Transport {
         parts.headers.extend(trailers.into_iter().flatten());
         Ok((answer, parts))
     }
-
-    async fn connect(&self) -> Result<Connection, Failure> {
-        let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(|error| {
-            Failure::Unresolved(format!("cannot resolve {}: {}", self.host, said(&error)))
-        })?;
-        let mut reason = format!("{} has no address", self.host);
-        for address in addresses {
-            match timeout(CONNECT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return self.secured(stream).await,
-                Ok(Err(error)) => reason = format!("cannot connect to {address}: {}", plain(&error)),
-                Err(_) => reason = format!("cannot connect to {address}: nobody answers within {CONNECT:?}"),
-            }
-        }
-        Err(Failure::Unreachable(reason))
-    }
-
-    async fn secured(&self, stream: TcpStream) -> Result<Connection, Failure> {
-        // Not worth a failure: without it small requests only take longer.
-        let _ = stream.set_nodelay(true);
-        let Some((connector, name)) = &self.tls else { return self.handshake(stream).await };
-        let stream = connector.connect(name.clone(), stream).await.map_err(Failure::Tls)?;
-        self.handshake(stream).await
-    }
-
-    async fn handshake<I>(&self, io: I) -> Result<Connection, Failure>
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let io = TokioIo::new(io);
-        // How a connection ends is seen by the request on it.
-        match self.protocol {
-            OtlpProtocol::HttpProtobuf => {
-                let (sender, driver) = http1::handshake(io).await?;
-                let driver = tokio::spawn(async move { drop(driver.await) }).abort_handle();
-                Ok(Connection { sender: Sender::Http1(sender), _driver: Driver(driver) })
-            }
-            OtlpProtocol::Grpc => {
-                let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await?;
-                let driver = tokio::spawn(async move { drop(driver.await) }).abort_handle();
-                Ok(Connection { sender: Sender::Http2(sender), _driver: Driver(driver) })
-            }
-        }
-    }
-}
-
-/// An open connection. Dropping it closes it, whatever is still going on there.
-struct Connection {
-    sender: Sender,
-    _driver: Driver,
-}
-
-enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
-}
-
-struct Driver(AbortHandle);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Connection {
-    /// Sends a request, and gives the connection back with the answer's head.
-    async fn send(mut self, request: Request<Full<Bytes>>) -> hyper::Result<(Response<Incoming>, Self)> {
-        let response = match &mut self.sender {
-            Sender::Http1(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
-            }
-            Sender::Http2(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
-            }
-        };
-        Ok((response, self))
-    }
-}
-
-/// The endpoint as it may be shown: credentials and query stay out of logs.
-pub(super) fn shown(endpoint: &Uri) -> String {
-    let authority = endpoint.authority().map_or("", |authority| authority.as_str());
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
-    format!("{}://{authority}{}", endpoint.scheme_str().unwrap_or_default(), endpoint.path())
 }
 
 fn head(otlp: &Otlp) -> Result<Request<()>, http::Error> {
@@ -280,8 +145,7 @@ fn head(otlp: &Otlp) -> Result<Request<()>, http::Error> {
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-    let authority = otlp.endpoint.authority().map_or("", |authority| authority.as_str());
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
+    let authority = authority(&otlp.endpoint);
     let path = otlp.endpoint.path_and_query().map_or("/", |path| path.as_str());
     let (version, uri) = match otlp.protocol {
         OtlpProtocol::Grpc => {
@@ -310,28 +174,6 @@ fn head(otlp: &Otlp) -> Result<Request<()>, http::Error> {
     Ok(request)
 }
 
-/// An I/O error without `(os error 111)`.
-fn plain(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(_) => error.kind().to_string(),
-        None => error.to_string(),
-    }
-}
-
-/// An error with its causes, which is where hyper keeps what happened.
-fn said(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,11 +186,5 @@ mod tests {
             lock.contains(&format!("name = \"opentelemetry-otlp\"\nversion = \"{version}\"")),
             "PRODUCT should follow Cargo.lock"
         );
-    }
-
-    #[test]
-    fn an_endpoint_is_shown_without_its_secrets() {
-        let endpoint = "https://me:secret@otlp.example:4318/v1/traces?key=secret".parse().unwrap();
-        assert_eq!(shown(&endpoint), "https://otlp.example:4318/v1/traces");
     }
 }
