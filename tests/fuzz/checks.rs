@@ -16,6 +16,7 @@ use tracecar::exchange::{Call, Lineage, LineageRules, Seen, Verdict, Whose};
 use tracecar::propagation::{
     Context, CorrelationRules, Format, Generate, Incoming, Malformed, Propagation, w3c,
 };
+use tracecar::telemetry::failures::cause;
 use tracecar::wire::egress::{self, EgressRules, Target};
 
 const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -375,5 +376,44 @@ pub fn lineage(data: &[u8]) {
     if let Verdict::Parent { whose: found, confidence, .. } = lineage.find(&rules, &call) {
         assert_eq!(found, whose);
         assert!((0.0..=1.0).contains(&confidence));
+    }
+}
+
+/// Whatever a failed answer has for content, what is read of it is short, and a message is one line. Of any text there is a
+/// pattern, which has no digits and is its own pattern; the same goes for the shape of a path.
+pub fn error_page(data: &[u8]) {
+    for content_type in
+        [None, Some("text/html; charset=iso-8859-1"), Some("application/json"), Some("text/plain")]
+    {
+        for (coding, cut) in [(None, false), (None, true), (Some("gzip"), true), (Some("deflate"), false)] {
+            if let Some(read) = cause::read(content_type, coding, data, cut) {
+                short(&read);
+            }
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    for text in [&*text, text.lines().next().unwrap_or_default()] {
+        let pattern = cause::pattern(text);
+        assert!(pattern.len() <= 500 && !pattern.contains(|c: char| c.is_ascii_digit()), "{pattern:?}");
+        assert_eq!(cause::pattern(&pattern), pattern, "of {text:?}");
+        let shape = cause::path_shape(text);
+        assert!(shape.len() <= 200 && shape.starts_with('/') && shape.matches('/').count() <= 8, "{shape:?}");
+        assert_eq!(cause::path_shape(&shape), shape, "of {text:?}");
+    }
+}
+
+fn short(cause: &cause::Cause) {
+    assert!(!cause.source.is_empty());
+    if let Some(message) = &cause.message {
+        assert!((1..=500).contains(&message.chars().count()), "{message:?}");
+        assert!(!message.contains(char::is_control), "{message:?}");
+    }
+    if let Some(kind) = &cause.kind {
+        assert!((1..=200).contains(&kind.len()) && !kind.contains(char::is_whitespace), "{kind:?}");
+    }
+    assert!(cause.frames.len() <= 50);
+    for frame in &cause.frames {
+        let parts = [Some(&frame.file), frame.function.as_ref(), frame.code.as_ref()];
+        assert!(parts.into_iter().flatten().all(|part| part.chars().count() <= 300), "{frame:?}");
     }
 }

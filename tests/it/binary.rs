@@ -45,6 +45,21 @@ fn version_and_help_say_what_it_is_and_end_well() {
 }
 
 #[test]
+fn the_demo_shows_whole_traces_however_the_causes_were_found() {
+    // Until two visitors have come at once.
+    let demo = Start::new(["demo", "--for", "11s"]).end();
+    assert_eq!(demo.code(), Some(0), "{demo:?}");
+    let (traces, shown): (Vec<_>, Vec<_>) = demo.stdout.iter().partition(|line| line.starts_with("trace "));
+    assert!(traces.len() > 20, "{demo:?}");
+    assert!(traces.iter().all(|trace| trace.contains("  5 spans  ")), "{traces:#?}");
+    for how in ["← token", "← sole"] {
+        assert!(shown.iter().any(|line| line.contains(how)), "nothing was found by {how}");
+    }
+    let shared = |line: &&String| line.starts_with("shop ") && line.contains("/buy/{item}/{order}");
+    assert!(shown.iter().filter(|line| shared(line)).count() > 6, "nobody came together with another");
+}
+
+#[test]
 fn an_address_that_is_taken_is_named_and_ends_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it is bound").to_string();

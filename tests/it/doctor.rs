@@ -1,5 +1,7 @@
 //! `tracecar doctor`, from outside: what it says of peers that work, and of those that do not.
 
+mod sentry;
+
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -167,7 +169,9 @@ fn a_configuration_that_was_refused_is_told_of_to_whoever_has_the_token() {
 #[test]
 fn a_tracecar_with_other_settings_is_noticed() {
     let origin = Origin::answering(OK);
-    let program = Start::new(["run", "--config", config(&origin, "").name()]).run();
+    // It stays: where it is gone, that is told of in place of the difference.
+    let running = config(&origin, "");
+    let program = Start::new(["run", "--config", running.name()]).run();
     let file = config(&origin, "timeouts: { idle: 77s }");
     let ended = ask(&file, &["--json", "--admin", &format!("http://{}", program.admin)]);
     let found = checks(&ended, "tracecar");

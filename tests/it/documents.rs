@@ -288,7 +288,7 @@ fn every_key_that_the_documents_name_exists() {
 
 #[test]
 fn every_metric_that_the_documents_name_is_on_the_page() {
-    // With a collector, an ordinary answer and a stream: what has nothing to show may be left out of the page.
+    // With a collector and a Sentry, an ordinary answer and a stream: what has nothing to show may be left out of the page.
     let origin = Origin::new(|peer| {
         while let Some(head) = peer.head() {
             let kind = if head.starts_with("GET /events ") { "text/event-stream" } else { "text/plain" };
@@ -299,7 +299,8 @@ fn every_metric_that_the_documents_name_is_on_the_page() {
     let file = tempfile::NamedTempFile::new().expect("a file can be made");
     let text = format!(
         "service: {{ name: shop }}\ninbound: [{{ listen: 127.0.0.1:0, to: '{url}' }}]\n\
-         outbound: {{ mapped: [{{ listen: 127.0.0.1:0, to: '{url}' }}] }}\nadmin: {{ listen: 127.0.0.1:0 }}\n",
+         outbound: {{ mapped: [{{ listen: 127.0.0.1:0, to: '{url}' }}] }}\nadmin: {{ listen: 127.0.0.1:0 }}\n\
+         sentry: {{ dsn: 'http://key@127.0.0.1:9/1' }}\n",
         url = origin.url()
     );
     fs::write(file.path(), text).expect("it can be written");

@@ -29,6 +29,7 @@ mod peers;
 mod process;
 mod propagation;
 mod spans;
+mod telling;
 mod tls;
 mod waits;
 
@@ -46,6 +47,7 @@ fn every_key_has_a_fact() {
         process::KEYS,
         propagation::KEYS,
         spans::KEYS,
+        telling::KEYS,
         tls::KEYS,
         waits::KEYS,
     ];

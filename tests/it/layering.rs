@@ -63,6 +63,7 @@ fn version_sensitive_crates_stay_in_their_rooms() {
             ("arc_swap", &["config/"]),
             ("prometheus_client", &["telemetry/"]),
             ("rustls", &["net/", "telemetry/export/"]),
+            ("use sentry::", &["telemetry/sentry/"]),
         ] {
             let used = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(name));
             assert!(!used || rooms.iter().any(|allowed| room.starts_with(allowed)), "{room} uses {name}");

@@ -20,6 +20,8 @@ mod documents;
 mod endings;
 /// Spans on their way to a collector.
 mod export;
+/// What went wrong, as Sentry and the pages are told of it.
+mod failures;
 /// The service graph that a backend draws of our spans.
 mod graph;
 /// Peers that break the rules.

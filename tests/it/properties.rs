@@ -1,4 +1,4 @@
-//! The header parsers, by their properties and by example.
+//! The parsers, by their properties and by example.
 //!
 //! The properties are the checks of the fuzz targets, here over bytes that a caller might send: arbitrary ones, and
 //! valid headers with something wrong. The examples are the files of `tests/corpus/<parser>/{accept,reject}`: the
@@ -324,5 +324,43 @@ proptest! {
     #[test]
     fn almost_valid_correlation_ids_hold(data in almost("[!-~]{1,130}")) {
         checks::correlation(&data);
+    }
+
+    #[test]
+    fn any_content_of_a_failed_answer_is_read(data in prop::collection::vec(any::<u8>(), 0..400)) {
+        checks::error_page(&data);
+    }
+
+    #[test]
+    fn almost_valid_error_pages_hold(data in almost(
+        "((Traceback \\(most recent call last\\):|  File \"/a/b\\.py\", line 1, in f|    x = 1|E\\.Error: a 1|\tat a\\.B\\.c\\(D\\.java:1\\)|\
+         Caused by: a\\.B|    at f \\(/a/b\\.js:1:2\\)|#0 /a/b\\.php\\(1\\): f\\(\\)|E: m in /a/b\\.php:1|/a/b\\.rb:1:in 'f'|goroutine 1 \\[running\\]:|\
+         <(/?(p|pre|h1|title|!--|script))>|&(lt|#39|x);?|\\{\"error\": ?\"|\"trace\":|[\\[\\]{}\",])\n?){0,20}",
+    )) {
+        checks::error_page(&data);
+    }
+
+    #[test]
+    fn any_message_has_a_pattern_of_its_own(text in "([ '\"“”:/.@?={}()-]|[a-z]{1,4}|[0-9]{1,3}|é|Jan|://|\\{id\\}|[0-9a-f]{8}){0,30}") {
+        checks::error_page(text.as_bytes());
+    }
+
+    #[test]
+    fn messages_that_differ_in_numbers_and_ids_have_one_pattern(
+        words in prop::collection::vec("[a-z]{1,8}", 4),
+        numbers in any::<([u32; 2], [u64; 2], [u128; 2], [[u8; 4]; 2])>(),
+        decimals in [0..1000_u32, 0..1000],
+    ) {
+        let message = |at: usize| {
+            let uuid = uuid::Uuid::from_u128(numbers.2[at] | 1 << 64);
+            let address = std::net::Ipv4Addr::from(numbers.3[at]);
+            format!(
+                "{} {} {}-{} at '{}{}' of {uuid} from {address}:{} {}.{}",
+                words[0], numbers.0[at], words[1], numbers.1[at], words[2], numbers.0[at], numbers.0[at] % 65536, decimals[at], numbers.0[at],
+            )
+        };
+        let of = |at| tracecar::telemetry::failures::cause::pattern(&message(at));
+        // A UUID without a single digit would be a word; there is one in a thousand million.
+        prop_assert_eq!(of(0), of(1), "{} and {}", message(0), message(1));
     }
 }

@@ -366,7 +366,7 @@ fn a_loop_ends_at_its_first_turn() {
 
 #[test]
 fn a_request_and_the_redirected_calls_that_it_causes_are_one_trace() {
-    Pod::each("", &[], |pod| {
+    Pod::each("lineage: { guess_after: 0s }", &[], |pod| {
         let (_web, asks) = pod.web(&format!("{WORLD_V4}:80"));
         // The app asks the world for what it is asked for, and forwards nothing.
         let app = pod.bound(Side::App, "127.0.0.1:3000");

@@ -10,6 +10,7 @@ keys! {
     "lineage.json_fields" => values_in_content_are_compared,
     "lineage.tail" => a_request_causes_calls_after_its_answer,
     "lineage.background_window" => calls_of_nobody_are_held_against_a_destination,
+    "lineage.guess_after" => a_service_is_watched_at_rest_first,
     "lineage.process_budget" => the_process_table_is_looked_into,
 }
 
@@ -20,7 +21,7 @@ fn method(span: &serde_json::Value) -> String {
 
 fn methods_are_used_that_are_listed(key: Key) {
     let see = |car: &mut Car| method(&car.causes("", "X-Of: nobody", ""));
-    let yaml = "outbound: { proxy: 'PROXY' }\nlineage: { methods: <> }";
+    let yaml = "outbound: { proxy: 'PROXY' }\nlineage: { methods: <>, guess_after: 0s }";
     key.live(yaml, ["[sole]", "[token]"], see, ["sole".to_owned(), "none".to_owned()]);
 }
 
@@ -71,7 +72,14 @@ fn calls_of_nobody_are_held_against_a_destination(key: Key) {
         car.span_of_call();
         method(&car.causes("", "X-Of: nobody", ""))
     };
-    let yaml = "outbound: { proxy: 'PROXY' }\nlineage: { methods: [sole], background_window: <> }";
+    let yaml =
+        "outbound: { proxy: 'PROXY' }\nlineage: { methods: [sole], guess_after: 0s, background_window: <> }";
+    key.live(yaml, ["1h", "0s"], see, ["none".to_owned(), "sole".to_owned()]);
+}
+
+fn a_service_is_watched_at_rest_first(key: Key) {
+    let see = |car: &mut Car| method(&car.causes("", "X-Of: nobody", ""));
+    let yaml = "outbound: { proxy: 'PROXY' }\nlineage: { methods: [sole], guess_after: <> }";
     key.live(yaml, ["1h", "0s"], see, ["none".to_owned(), "sole".to_owned()]);
 }
 

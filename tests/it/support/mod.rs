@@ -10,6 +10,7 @@ pub mod origin;
 pub mod page;
 pub mod program;
 pub mod secure;
+pub mod sentry;
 pub mod service;
 pub mod spans;
 
@@ -70,4 +71,17 @@ pub fn record(span: u64) -> Record {
         client: [203, 0, 113, 9].into(),
     });
     record
+}
+
+/// A finished request of `GET /items/{id}` that took so long.
+pub fn took(total: Duration) -> Arc<Record> {
+    let mut record = record(1);
+    let first_byte = total.saturating_sub(Duration::from_micros(100));
+    record.timings = Timings {
+        sent: Some(Duration::from_micros(50)),
+        first_byte: Some(first_byte),
+        total,
+        ..record.timings
+    };
+    Arc::new(record)
 }

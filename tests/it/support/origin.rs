@@ -50,7 +50,7 @@ impl Origin {
 /// An address at which nothing listens, kept so that nobody else begins to.
 pub struct Nowhere {
     pub address: SocketAddr,
-    _socket: socket2::Socket,
+    socket: socket2::Socket,
 }
 
 impl Nowhere {
@@ -59,7 +59,13 @@ impl Nowhere {
         let socket = socket.expect("a descriptor is free");
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port is free");
         let address = socket.local_addr().ok().and_then(|address| address.as_socket());
-        Self { address: address.expect("it is bound"), _socket: socket }
+        Self { address: address.expect("it is bound"), socket }
+    }
+
+    /// From now on somebody listens there.
+    pub fn becomes(self, script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Origin {
+        self.socket.listen(128).expect("it is bound");
+        Origin::on(self.socket.into(), script)
     }
 }
 

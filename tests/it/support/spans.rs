@@ -9,12 +9,14 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 /// Attributes a SERVER span of ours may have besides `tracecar.…`. Everything else is opt-in (SEM-35), for another
 /// kind of span (SEM-41), or of conventions that are over (SEM-101).
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 19] = [
     "http.request.method",
     "http.request.method_original",
     "http.response.status_code",
     "http.route",
     "error.type",
+    // Of the other conventions, those of RPC; without it a failed gRPC call looks like one that went well.
+    "rpc.status_code",
     "url.scheme",
     "url.path",
     "url.query",
@@ -33,12 +35,13 @@ const KNOWN: [&str; 18] = [
 
 /// Attributes a CLIENT span of ours may have besides `tracecar.…`. The user agent is opt-in there, and path, scheme and
 /// route are those of another kind of span (SEM-47).
-const KNOWN_OF_CALLS: [&str; 14] = [
+const KNOWN_OF_CALLS: [&str; 15] = [
     "http.request.method",
     "http.request.method_original",
     "http.request.resend_count",
     "http.response.status_code",
     "error.type",
+    "rpc.status_code",
     "url.full",
     "url.template",
     "server.address",
@@ -49,6 +52,10 @@ const KNOWN_OF_CALLS: [&str; 14] = [
     "peer.service",
     "service.peer.name",
 ];
+
+/// gRPC statuses that are errors of those who answer (RPC-6).
+const SERVER_ERRORS: [&str; 6] =
+    ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
 
 /// The words of `tracecar.lineage.method` that name a parent.
 const METHODS: [&str; 5] = ["header", "correlation", "token", "process", "sole"];
@@ -274,7 +281,10 @@ fn check_status(span: &Span, attributes: &Attributes, errors: i64) {
     let outcome = attributes.text("tracecar.outcome");
     if outcome == Some("complete") {
         let own = code.filter(|code| *code >= errors).map(|code| code.to_string());
-        assert_eq!(error, own.as_deref(), "SEM-62, SEM-63");
+        let grpc = attributes
+            .text("rpc.status_code")
+            .filter(|name| errors == 400 && *name != "OK" || SERVER_ERRORS.contains(name));
+        assert_eq!(error, grpc.or(own.as_deref()), "SEM-62, SEM-63, RPC-6");
         assert_eq!(status.message, "", "SEM-66");
     }
     if status.code() != StatusCode::Error {
