@@ -47,7 +47,7 @@ fn version_and_help_say_what_it_is_and_end_well() {
 #[test]
 fn the_demo_shows_whole_traces_however_the_causes_were_found() {
     // Until two visitors have come at once.
-    let demo = Start::new(["demo", "--for", "11s"]).end();
+    let demo = Start::new(["demo", "--for", "15s"]).end();
     assert_eq!(demo.code(), Some(0), "{demo:?}");
     let (traces, shown): (Vec<_>, Vec<_>) = demo.stdout.iter().partition(|line| line.starts_with("trace "));
     assert!(traces.len() > 20, "{demo:?}");
