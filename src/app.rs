@@ -24,6 +24,7 @@ mod control;
 mod listeners;
 mod reload;
 mod watch;
+mod way_in;
 mod way_out;
 
 use self::control::{Bindings, Control, Running, Versions};
@@ -83,6 +84,17 @@ pub struct Bound {
     pub transparent: Option<SocketAddr>,
     /// The admin pages, where they are on.
     pub admin: Option<SocketAddr>,
+}
+
+/// Looks at the PEM files that `settings` name, as [`App::run`] would. Returns what works with them, but hardly as meant.
+///
+/// # Errors
+/// Names a file that cannot be used.
+pub fn look_at_files(settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let way_out = WayOut::new(LiveHandle::new(settings.live.clone()));
+    way_out.prepare(settings)?;
+    let ways_in = way_in::prepare(&settings.startup.inbound, &way_out.inwards, &[])?;
+    Ok(way_in::remarks(&ways_in))
 }
 
 impl App {

@@ -35,9 +35,10 @@
 //! # Life of a request
 //!
 //! 1. A [`worker`] **accepts** a connection ([`net::listener`]). If another worker has at least two fewer, the connection
-//!    is handed over; after that nothing of it ever changes threads.
-//! 2. [`net::server::serve`] **detects** HTTP/1 or HTTP/2 from the first bytes, within a deadline, and lets hyper
-//!    read requests. An HTTP/1 connection that has nothing to do is *parked*: a bare socket without buffers.
+//!    is handed over; after that nothing of it ever changes threads. Where the settings say so it begins with the PROXY
+//!    protocol's header ([`wire::proxy_protocol`]) or with TLS ([`net::termination`]): [`net::arrival`] takes both.
+//! 2. [`net::server::serve`] **detects** HTTP/1 or HTTP/2 from the first bytes, and reads requests:
+//!    HTTP/1 by [`wire::h1`], HTTP/2 by hyper. An HTTP/1 connection that has nothing to do is *parked*: a bare socket without buffers.
 //! 3. The front, here [`proxy::inbound`], **decides**: it is loaded once ([`proxy::Front`]), with the settings and all that
 //!    was made from them, finds the route and whether the request is excluded ([`exchange::Routes`]), and makes a `Job` of it.
 //! 4. [`proxy::forward`] **acts**. It *extracts* the caller's context ([`propagation::Propagation::extract`]),

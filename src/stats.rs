@@ -93,10 +93,64 @@ stats! {
     closed_request_header: Counter "tracecar_connections_timed_out" ["phase" = "request_header"],
     /// Connections closed because nothing, or not enough, was sent in time.
     closed_idle: Counter "tracecar_connections_timed_out" ["phase" = "idle"],
+    /// HTTP/2 connections ended because of what their callers did.
+    http2_ended_resets: Counter "tracecar_http2_connections_ended" ["reason" = "resets"],
+    /// HTTP/2 connections ended because of what their callers did.
+    http2_ended_idle_talk: Counter "tracecar_http2_connections_ended" ["reason" = "no_content"],
+    /// HTTP/2 connections ended because of what their callers did.
+    http2_ended_excess: Counter "tracecar_http2_connections_ended" ["reason" = "excess"],
+    /// HTTP/2 connections ended because of what their callers did.
+    http2_ended_protocol: Counter "tracecar_http2_connections_ended" ["reason" = "protocol_error"],
+    /// HTTP/2 connections ended because of what their callers did.
+    http2_ended_unresponsive: Counter "tracecar_http2_connections_ended" ["reason" = "unresponsive"],
+    /// HTTP/2 requests that reached nobody.
+    http2_malformed: Counter "tracecar_http2_requests_refused" ["reason" = "malformed"],
+    /// HTTP/2 requests that reached nobody.
+    http2_too_large: Counter "tracecar_http2_requests_refused" ["reason" = "too_large"],
+    /// Times that accepting paused, since as many connections were open as limits.connections lets; callers waited.
+    connections_full: Counter "tracecar_connections_limited",
+    /// Requests that were refused since as many were under way as may be.
+    requests_limited: Counter "tracecar_requests_limited",
+    /// Requests and tunnels ended because one side was quiet, or all took too long.
+    closed_request_body: Counter "tracecar_requests_timed_out" ["phase" = "request_body"],
+    /// Requests and tunnels ended because one side was quiet, or all took too long.
+    closed_response_body: Counter "tracecar_requests_timed_out" ["phase" = "response_body"],
+    /// Requests and tunnels ended because one side was quiet, or all took too long.
+    closed_response_send: Counter "tracecar_requests_timed_out" ["phase" = "response_send"],
+    /// Requests and tunnels ended because one side was quiet, or all took too long.
+    closed_stream: Counter "tracecar_requests_timed_out" ["phase" = "stream"],
+    /// Requests and tunnels ended because one side was quiet, or all took too long.
+    closed_tunnel: Counter "tracecar_requests_timed_out" ["phase" = "tunnel"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_complete: Counter "tracecar_tls_handshakes" ["result" = "complete"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_timed_out: Counter "tracecar_tls_handshakes" ["result" = "timeout"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_plain_http: Counter "tracecar_tls_handshakes" ["result" = "plain_http"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_absent: Counter "tracecar_tls_handshakes" ["result" = "not_tls"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_client_certificate: Counter "tracecar_tls_handshakes" ["result" = "client_certificate"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_incompatible: Counter "tracecar_tls_handshakes" ["result" = "incompatible"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_refused: Counter "tracecar_tls_handshakes" ["result" = "refused_by_client"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_malformed: Counter "tracecar_tls_handshakes" ["result" = "malformed"],
+    /// TLS handshakes with callers, by how they ended.
+    tls_closed: Counter "tracecar_tls_handshakes" ["result" = "closed"],
+    /// Connections closed for the PROXY protocol's header that they should have begun with.
+    proxy_absent: Counter "tracecar_proxy_protocol_refused" ["reason" = "absent"],
+    /// Connections closed for the PROXY protocol's header that they should have begun with.
+    proxy_malformed: Counter "tracecar_proxy_protocol_refused" ["reason" = "malformed"],
+    /// Connections closed for the PROXY protocol's header that they should have begun with.
+    proxy_ended: Counter "tracecar_proxy_protocol_refused" ["reason" = "ended"],
     /// Tasks of one connection that panicked; the others went on.
     panics: Counter "tracecar_panics",
     /// Requests that are in tracecar now.
     requests_active: Gauge "tracecar_requests_active",
+    /// Those of them that are calls of the service.
+    calls_active: Gauge "tracecar_calls_active",
     /// Requests passed on without a trace because a rule excludes them.
     requests_excluded: Counter "tracecar_requests_excluded",
     /// Connections on the listener for redirected ones that were refused: nobody had redirected them, or they were ours.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error};
 
 use crate::exchange::Outbox;
+use crate::net::room::{Room, Seat};
 use crate::net::server::Handler;
 use crate::net::{Drain, listener};
 use crate::stats::Stats;
@@ -40,7 +41,7 @@ enum Message<H> {
     /// Whose connections may come from now on.
     Know(ListenerId, Arc<Served<H>>),
     /// Accept from now on, until this begins.
-    Listen(ListenerId, std::net::TcpListener, Drain, Accepting),
+    Listen(ListenerId, std::net::TcpListener, Drain, Arc<Room>, Accepting),
     /// No connection of this one will come any more.
     Forget(ListenerId),
 }
@@ -62,6 +63,7 @@ pub(crate) struct Incoming<S> {
     listener: ListenerId,
     stream: S,
     peer: SocketAddr,
+    seat: Seat,
 }
 
 type Handed = Incoming<std::net::TcpStream>;
@@ -104,8 +106,10 @@ impl<H: Send + Sync + 'static> Peers<H> {
         // First all know it, then the first accepts: a connection that it hands over comes to one who knows.
         self.serve(id, handlers, connections);
         let (accepting, mut accepted) = mpsc::channel(1);
+        let room = Arc::<Room>::default();
         for (peer, socket) in self.0.iter().zip(sockets) {
-            let _ = peer.inbox.send(Message::Listen(id, socket, drain.clone(), accepting.clone()));
+            let _ =
+                peer.inbox.send(Message::Listen(id, socket, drain.clone(), room.clone(), accepting.clone()));
         }
         drop(accepting);
         let (closed, when_closed) = oneshot::channel();
@@ -137,10 +141,10 @@ impl<H: Send + Sync + 'static> Peers<H> {
         if worker == me {
             return Some(incoming);
         }
-        let Incoming { listener, stream, peer } = incoming;
+        let Incoming { listener, stream, peer, seat } = incoming;
         let handed = match stream.into_std() {
             Ok(stream) => {
-                let handed = Message::Handed(Incoming { listener, stream, peer });
+                let handed = Message::Handed(Incoming { listener, stream, peer, seat });
                 self.0[worker].inbox.send(handed).map_err(|back| back.0)
             }
             Err(error) => {
@@ -150,20 +154,20 @@ impl<H: Send + Sync + 'static> Peers<H> {
             }
         };
         // The other worker has seen the drain begin before us.
-        let Err(Message::Handed(Incoming { listener, stream, peer })) = handed else {
+        let Err(Message::Handed(Incoming { listener, stream, peer, seat })) = handed else {
             return None;
         };
         self.left(worker);
         let stream = TcpStream::from_std(stream).ok()?;
         self.0[me].open.fetch_add(1, Ordering::Relaxed);
-        Some(Incoming { listener, stream, peer })
+        Some(Incoming { listener, stream, peer, seat })
     }
 
     /// Takes a connection from another worker, which has counted it as ours.
     fn take_over(&self, me: usize, handed: Handed, serve: impl Fn(Incoming<TcpStream>)) {
-        let Incoming { listener, stream, peer } = handed;
+        let Incoming { listener, stream, peer, seat } = handed;
         match TcpStream::from_std(stream) {
-            Ok(stream) => serve(Incoming { listener, stream, peer }),
+            Ok(stream) => serve(Incoming { listener, stream, peer, seat }),
             Err(error) => {
                 debug!(%error, "cannot take a connection over");
                 self.left(me);
@@ -266,7 +270,7 @@ impl<H: Handler> Desk<H> {
             Message::Handed(handed) => self.peers.take_over(self.number, handed, |ours| self.serve(ours)),
             Message::Know(id, served) => drop(self.listeners().insert(id, served)),
             Message::Forget(id) => drop(self.listeners().remove(&id)),
-            Message::Listen(id, socket, drain, accepting) => {
+            Message::Listen(id, socket, drain, room, accepting) => {
                 let listener = match TcpListener::from_std(socket) {
                     Ok(listener) => listener,
                     Err(error) => return error!(%error, "a worker cannot listen"),
@@ -274,24 +278,26 @@ impl<H: Handler> Desk<H> {
                 let desk = self.clone();
                 tokio::spawn(async move {
                     let take = |stream, peer| {
-                        let incoming = Incoming { listener: id, stream, peer };
+                        let incoming = Incoming { listener: id, stream, peer, seat: room.seat() };
                         if let Some(ours) = desk.peers.place(desk.number, incoming) {
                             desk.serve(ours);
                         }
                     };
-                    listener::accept(listener, drain, &desk.stats, take).await;
+                    let limit = || desk.listeners().get(&id)?.handler.bounds().connections;
+                    listener::accept(listener, drain, &desk.stats, &room, limit, take).await;
                     drop(accepting);
                 });
             }
         }
     }
 
-    fn serve(&self, Incoming { listener, stream, peer }: Incoming<TcpStream>) {
+    fn serve(&self, Incoming { listener, stream, peer, seat }: Incoming<TcpStream>) {
         let open = Open {
             peers: self.peers.clone(),
             worker: self.number,
             stats: self.stats.clone(),
             _alive: self.alive.clone(),
+            _seat: seat,
         };
         self.stats.connections_open.increment();
         // It is there for as long as anybody accepts.
@@ -311,6 +317,7 @@ struct Open<H> {
     worker: usize,
     stats: Arc<Stats>,
     _alive: mpsc::Sender<()>,
+    _seat: Seat,
 }
 
 impl<H> Drop for Open<H> {

@@ -14,6 +14,7 @@ use tracing::{error, info};
 
 use super::SetLevel;
 use super::listeners::{self, Open, Purpose, Sockets, Wanted};
+use super::way_in::{self, WayIn};
 use super::way_out::{Outwards, WayOut};
 use crate::admin::{self, Admin};
 use crate::config::{Live, LiveHandle, Settings, Startup};
@@ -33,6 +34,8 @@ pub(super) struct Control {
     /// How long requests in flight may take to finish, for whoever asks when that begins.
     pub(super) drain_time: Arc<Mutex<Duration>>,
     doors: Vec<Doors>,
+    /// One for each inbound listener, in the order of the settings.
+    ways_in: Vec<WayIn>,
     listeners: Vec<Open>,
     /// Those that were told to close.
     closing: Vec<oneshot::Receiver<()>>,
@@ -91,6 +94,7 @@ pub(super) struct Change {
     effective: String,
     sockets: Bindings,
     outwards: Outwards,
+    ways_in: Vec<WayIn>,
     outputs: Prepared,
 }
 
@@ -109,8 +113,8 @@ impl Bindings {
 impl Control {
     /// Nothing is open yet.
     pub(super) fn new(parts: Running) -> Self {
-        let (doors, listeners, closing) = (Vec::new(), Vec::new(), Vec::new());
-        Self { parts, drain_time: Arc::default(), doors, listeners, closing, admin: None, next: 0 }
+        let (doors, ways_in, listeners, closing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { parts, drain_time: Arc::default(), doors, ways_in, listeners, closing, admin: None, next: 0 }
     }
 
     /// The admin pages.
@@ -144,19 +148,24 @@ impl Control {
         sockets: Bindings,
     ) -> anyhow::Result<Change> {
         let outwards = self.parts.way_out.prepare(&settings)?;
+        let inwards = &self.parts.way_out.inwards;
+        let ways_in = way_in::prepare(&settings.startup.inbound, inwards, &self.ways_in)?;
         let outputs = self.parts.telemetry.prepare(&settings.startup)?;
-        Ok(Change { settings, effective, sockets, outwards, outputs })
+        Ok(Change { settings, effective, sockets, outwards, ways_in, outputs })
     }
 
     /// Makes the change. Has to be called on the runtime that exporter and pages run on.
     pub(super) fn apply(&mut self, change: Change) {
-        let Change { settings: Settings { startup, live }, effective, sockets, outwards, outputs } = change;
+        let Change { settings, effective, sockets, outwards, ways_in, outputs } = change;
+        let Settings { startup, live } = settings;
         if let Some(set) = &self.parts.log {
             set(&startup.log);
         }
         *self.drain_time.lock().unwrap_or_else(PoisonError::into_inner) = startup.drain;
         self.parts.telemetry.switch(outputs);
         self.parts.way_out.switch(outwards);
+        way_in::warn_of(&ways_in, &self.ways_in);
+        self.ways_in = ways_in;
         self.parts.live.store(live);
         let opened = self.listen(&startup, sockets.listeners);
         let upstreams = if startup.ready_needs_upstream { startup.inbound.iter() } else { [].iter() };
@@ -250,10 +259,10 @@ impl Control {
                     Some(Role::Inbound(before)) => Some(before),
                     _ => None,
                 };
-                let (proxy, inwards) =
-                    (self.parts.proxies[worker].clone(), self.parts.way_out.inwards.clone());
+                let proxy = self.parts.proxies[worker].clone();
+                let WayIn { entrance, connector, .. } = self.ways_in[place].clone();
                 let inbound = &startup.inbound[place];
-                Role::Inbound(Inbound::new(proxy, live.clone(), inbound, inwards, before))
+                Role::Inbound(Inbound::new(proxy, live.clone(), inbound, connector, entrance, before))
             }
             Purpose::Proxy => Role::Outbound(doors.proxy()),
             Purpose::Mapped(place) => {

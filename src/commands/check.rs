@@ -74,10 +74,18 @@ impl Check {
             Ok(loaded) => loaded,
             Err(problems) => return refuse(&problems),
         };
-        for warning in &loaded.warnings {
+        let remarks = match tracecar::app::look_at_files(&loaded.settings) {
+            Ok(remarks) => remarks,
+            Err(error) => {
+                eprintln!("{}: {error:#}", self.file.display());
+                return Ok(ExitCode::from(BAD_CONFIG));
+            }
+        };
+        let warnings: Vec<_> = loaded.warnings.iter().chain(&remarks).collect();
+        for warning in &warnings {
             eprintln!("warning: {warning}");
         }
-        let denied = self.deny_warnings && !loaded.warnings.is_empty();
+        let denied = self.deny_warnings && !warnings.is_empty();
         match (self.effective, denied) {
             (true, _) => say(&loaded.explained())?,
             (false, true) => {

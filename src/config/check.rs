@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::excerpt::Excerpts;
 use super::file::{self, File};
-use super::leaf::{Compression, ConsoleMode, Count, Leaf, Wrong};
+use super::leaf::{Bytes, Compression, ConsoleMode, Count, Leaf, Wrong};
 use super::origin::{Origin, Origins};
 use super::problem::{Findings, Problem, Problems, quote};
 use super::reader::Reader;
@@ -26,6 +26,8 @@ use super::web::Template;
 use super::write::Written;
 use super::{Console, Export, Otlp, OtlpProtocol, OtlpTls, Queue, Settings, Upstream, env, files, write};
 use crate::exchange::{Exclusion, RouteError, Routes};
+
+mod way_in;
 
 /// Routes that contradict others, of which a report names this many.
 const MAX_CONTRADICTIONS: usize = 5;
@@ -211,7 +213,8 @@ fn flags(file: &mut File, flags: &Flags, origins: &mut Origins, findings: &mut F
             let default = || At::elsewhere("--listen", SocketAddr::from(([0, 0, 0, 0], 8080)));
             let listen = listen.unwrap_or_else(|| Some(default()));
             if let (Some(listen), Some(to)) = (listen, to) {
-                file.inbound = vec![file::Inbound { listen, to, trust: None }];
+                let (tls, proxy_protocol, to_tls) = (None, None, None);
+                file.inbound = vec![file::Inbound { listen, to, trust: None, tls, proxy_protocol, to_tls }];
             }
         }
     }
@@ -234,6 +237,8 @@ fn check(file: &File, findings: &mut Findings) {
         });
     }
     addresses(file, findings);
+    sizes(&file.limits, findings);
+    way_in::check(file, findings);
     for (index, rule) in file.exclude.rules.iter().enumerate() {
         let file::Rule { path, method, user_agent } = &rule.value;
         if path.is_none() && method.is_none() && user_agent.is_none() {
@@ -254,6 +259,39 @@ fn check(file: &File, findings: &mut Findings) {
             place: None,
             instead: "write one such as x-request-id, or propagation.correlation.enabled: false".to_owned(),
         });
+    }
+}
+
+/// Sizes that some header, or the codec, could not hold.
+fn sizes(limits: &file::Limits, findings: &mut Findings) {
+    let file::Limits { header_bytes, target_bytes, .. } = limits;
+    for (size, path, least, most, why) in [
+        (
+            header_bytes,
+            "limits.header_bytes",
+            1 << 10,
+            1 << 20,
+            "the heads of honest requests have 1KiB to 1MiB",
+        ),
+        (
+            target_bytes,
+            "limits.target_bytes",
+            256,
+            65_534,
+            "a target has at most 65534B, and honest ones need 256B",
+        ),
+    ] {
+        if !(least..=most).contains(&size.value.0) && !findings.touch(path) {
+            let how = if size.value.0 < least { "small" } else { "large" };
+            let message = format!("{} is too {how}: {why}", size.value.show());
+            wrong(
+                findings,
+                size,
+                path,
+                message,
+                &format!("write {} to {}", Bytes(least).show(), Bytes(most).show()),
+            );
+        }
     }
 }
 

@@ -9,13 +9,17 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::leaf::{Bytes, Compression, ConsoleMode, Count, Propagator, Ratio, Redact, SamplerName, Wait};
+use super::leaf::{Bytes, Compression, ConsoleMode, Count, Propagator, Ratio, Redact, SamplerName};
 use super::reader::{Given, Reader};
 use super::value::{At, Field, Keys, Kind, Map, Section, Value};
-use super::web::{AgentGlob, AttributeName, Endpoint, LogLevels, MethodName, PathGlob, Secret, Template};
+use super::web::{
+    AgentGlob, AttributeName, Endpoint, LogLevels, MethodName, PathGlob, RpcPattern, Secret, Template,
+};
 use super::write::{self, Written};
-use super::{HalfClose, LogFormat, OtlpProtocol, Trust, Upstream};
+use super::{HalfClose, LogFormat, OtlpProtocol, Trust};
 use crate::propagation::Generate;
+use crate::wire::forwarded::Family;
+use crate::wire::forwarded::tell::Policy;
 
 /// Declares a mapping with known keys. A key is `name: type = default`, where the default is YAML, `null` for a key
 /// that may be absent, or `required`; `like` adds an example for the reference, `applies` says what a change does and
@@ -69,10 +73,14 @@ macro_rules! section {
     (@optional $text:literal) => { Some($text) };
 }
 
+mod bounds;
 mod failures;
+mod way_in;
 mod way_out;
 
+pub(super) use self::bounds::{Limits, Timeouts};
 pub(super) use self::failures::{Failures, Sentry, StatusRule};
+pub(super) use self::way_in::{Inbound, ToTls};
 pub(super) use self::way_out::{Lineage, Outbound};
 
 section! {
@@ -103,8 +111,12 @@ section! {
         /// Methods that spans name; any other becomes `_OTHER`, so that a scanner cannot fill a dashboard
         /// (`OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`).
         known_methods: Vec<MethodName> = "[GET, HEAD, POST, PUT, DELETE, CONNECT, OPTIONS, TRACE, PATCH, QUERY]",
+        /// What is known of the gRPC calls of this service and to others.
+        grpc: Grpc = "{}",
         /// Bounds on every wait. Durations are written 500ms, 10s, 5m or 1h.
         timeouts: Timeouts = "{}",
+        /// Bounds on how much of everything there is at once. What is above them waits or is refused, and is counted.
+        limits: Limits = "{}",
         /// Where spans go.
         export: Export = "{}",
         /// What went wrong, for people: /errors and /slow on the admin port, and Sentry.
@@ -137,18 +149,6 @@ section! {
         environment: Option<String> = "null" like "${ENVIRONMENT:-production}",
         /// Further resource attributes (`OTEL_RESOURCE_ATTRIBUTES` adds to them).
         attributes: Map<AttributeName, String> = "{}" like "{ team: risk }",
-    }
-}
-
-section! {
-    /// One listener and where its requests go.
-    Inbound {
-        /// Address and port to listen on. 0.0.0.0 takes callers from anywhere; port 0 takes any free port.
-        listen: At<SocketAddr> = "0.0.0.0:8080",
-        /// The service: http://host:port, h2c://host:port for HTTP/2 without TLS, or https://host:port.
-        to: At<Upstream> = required like "http://127.0.0.1:3000" applies "from the next request on",
-        /// What callers' trace contexts are worth here, in place of `propagation.trust`.
-        trust: Option<Trust> = "null" like "restart" applies "from the next request on",
     }
 }
 
@@ -197,6 +197,9 @@ section! {
         /// Adds `Via: 1.1 tracecar` to requests. RFC 9110 asks it of a proxy, but nginx stops compressing for requests
         /// that carry it, so it is off.
         via: bool = "false",
+        /// Adds `Date` to responses that have none. RFC 9110 asks it of whoever passes one on; off, for a service that sends
+        /// none may have its reasons.
+        date: bool = "false",
     }
 }
 
@@ -261,6 +264,11 @@ section! {
         /// Networks of proxies whose `Forwarded` and `X-Forwarded-*` are believed. None, for anybody can send those
         /// headers.
         trusted_proxies: Vec<IpNet> = "[]" like "[10.0.0.0/8]",
+        /// Which of the two kinds these proxies write: x_forwarded, forwarded. Most write one and pass the other on as
+        /// anybody sent it, so where a request has both, only what they agree on is believed. Name the one, if you know.
+        trusted_headers: Vec<Family> = "[x_forwarded, forwarded]",
+        /// What the service is told of its caller.
+        headers: ClientHeaders = "{}",
         /// What a caller means that closes its sending side and waits: it has nothing more to send and is served, as
         /// RFC 9112 has it, or it has left and its request is cancelled.
         half_close: HalfClose = "serve" applies "for new connections",
@@ -268,22 +276,25 @@ section! {
 }
 
 section! {
-    /// Bounds on every wait. Each is longer than nothing.
-    Timeouts {
-        /// From accepting a connection until its first bytes show its protocol.
-        detection: Wait = "10s" applies "for new connections",
-        /// From the first byte of a request's head until its last: slower callers are attackers. Kept to within two
-        /// seconds.
-        request_header: Wait = "30s" applies "for new connections",
-        /// Between requests of one connection. Longer than the 60s of common load balancers, so that they close
-        /// first.
-        idle: Wait = "75s" applies "for new connections",
-        /// Resolving and connecting to the service, which stands beside us.
-        connect: Wait = "5s",
-        /// From the sent request until the head of the response. Long, for some services think for minutes.
-        response_header: Wait = "10m",
-        /// How long a connection to the service is kept without use.
-        upstream_idle: Wait = "30s",
+    /// What becomes of the headers that tell the service of its caller. pass leaves them as they came, append adds the peer to
+    /// them, set makes them say what spans say, strip removes them.
+    ClientHeaders {
+        /// `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. pass, for whatever stands before the service has written them
+        /// already, and services count the hops. Where nothing does, and the service believes these headers of 127.0.0.1,
+        /// it believes anybody now: choose append or set. Both replace scheme, host and port of peers that are not
+        /// among `trusted_proxies`.
+        x_forwarded: Policy = "pass",
+        /// `Forwarded` (RFC 7239).
+        forwarded: Policy = "pass",
+    }
+}
+
+section! {
+    /// What is known of gRPC calls.
+    Grpc {
+        /// Methods that name spans: `pkg.Service/Method`, or `pkg.Service/*` for all that a service has. Any other is
+        /// `_OTHER`, since callers can ask for methods that there are not, and a new name for each would fill a dashboard.
+        methods: Vec<RpcPattern> = "[]" like "[shop.Cart/Add, \"shop.Stock/*\"]",
     }
 }
 

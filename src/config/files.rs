@@ -125,7 +125,7 @@ pub(super) fn read(
     }
     for (key, path) in pem_files(file) {
         let content = source(path).ok().map(|text| hashed(text.as_bytes()));
-        read.files.insert(key.to_owned(), (path.clone(), content));
+        read.files.insert(key, (path.clone(), content));
     }
     read
 }
@@ -171,12 +171,9 @@ fn wrong(findings: &mut Findings, at: &At<PathBuf>, path: &str, message: String,
 }
 
 /// PEM files that keys name, with the paths of their keys.
-fn pem_files(file: &File) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+fn pem_files(file: &File) -> Vec<(String, &PathBuf)> {
     let file::Otlp { certificate, client_certificate, client_key, .. } = &file.export.otlp;
     let file::Outbound { certificate: of_destinations, intercept, .. } = &file.outbound;
-    fn value(at: &Option<At<PathBuf>>) -> Option<&PathBuf> {
-        at.as_ref().map(|at| &at.value)
-    }
     let named = [
         ("export.otlp.certificate", certificate.as_ref()),
         ("export.otlp.client_certificate", value(client_certificate)),
@@ -186,7 +183,41 @@ fn pem_files(file: &File) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         ("outbound.intercept.ca_certificate", value(&intercept.ca_certificate)),
         ("outbound.intercept.ca_key", value(&intercept.ca_key)),
     ];
-    named.into_iter().filter_map(|(key, path)| Some((key, path?)))
+    let named = named.into_iter().filter_map(|(key, path)| Some((key.to_owned(), path?)));
+    let of_listeners = file.inbound.iter().enumerate().flat_map(|(index, inbound)| {
+        // As changes name them: by address, where that is theirs alone.
+        let listener = match inbound.listen.value {
+            any if any.port() == 0 => index.to_string(),
+            listen => listen.to_string(),
+        };
+        let files = pem_files_of(inbound).into_iter();
+        files.map(move |(key, path)| (format!("inbound[{listener}].{key}"), path))
+    });
+    named.chain(of_listeners).collect()
+}
+
+fn pem_files_of(inbound: &file::Inbound) -> Vec<(String, &PathBuf)> {
+    let mut files = Vec::new();
+    if let Some(tls) = &inbound.tls {
+        for (index, pair) in tls.certificates.value.iter().enumerate() {
+            files.push((format!("tls.certificates[{index}].certificate"), &pair.certificate));
+            files.push((format!("tls.certificates[{index}].key"), &pair.key));
+        }
+        files.extend(value(&tls.client_ca).map(|path| ("tls.client_ca".to_owned(), path)));
+    }
+    if let Some(file::ToTls { ca, client_certificate, client_key, .. }) = &inbound.to_tls {
+        let named = [
+            ("to_tls.ca", ca.as_ref()),
+            ("to_tls.client_certificate", value(client_certificate)),
+            ("to_tls.client_key", value(client_key)),
+        ];
+        files.extend(named.into_iter().filter_map(|(key, path)| Some((key.to_owned(), path?))));
+    }
+    files
+}
+
+fn value(at: &Option<At<PathBuf>>) -> Option<&PathBuf> {
+    at.as_ref().map(|at| &at.value)
 }
 
 #[cfg(test)]

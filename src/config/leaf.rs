@@ -12,9 +12,11 @@ use super::excerpt::Seen;
 use super::problem::quote;
 use super::sentry::Traces;
 use super::value::Form;
-use super::{HalfClose, LogFormat, OtlpProtocol, Trust};
+use super::{ClientAuth, HalfClose, LogFormat, OtlpProtocol, TlsVersion, Trust};
 use crate::exchange::Method;
 use crate::propagation::{Format, Generate};
+use crate::wire::forwarded::Family;
+use crate::wire::forwarded::tell::Policy;
 
 /// Longest wait that can be set: a deadline that far ahead never overflows a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -152,6 +154,15 @@ names! {
     Compression { "gzip" => Compression::Gzip, "none" => Compression::None }
     ConsoleMode { "auto" => ConsoleMode::Auto, "on" => ConsoleMode::On, "off" => ConsoleMode::Off }
     OtlpProtocol { "http/protobuf" => OtlpProtocol::HttpProtobuf, "grpc" => OtlpProtocol::Grpc }
+    TlsVersion { "TLSv1.2" => TlsVersion::Tls12, "TLSv1.3" => TlsVersion::Tls13 }
+    ClientAuth { "none" => ClientAuth::None, "optional" => ClientAuth::Optional, "required" => ClientAuth::Required }
+    Family { "x_forwarded" => Family::XForwarded, "forwarded" => Family::Forwarded }
+    Policy {
+        "append" => Policy::Append,
+        "set" => Policy::Set,
+        "pass" => Policy::Pass,
+        "strip" => Policy::Strip,
+    }
     HalfClose { "serve" => HalfClose::Serve, "cancel" => HalfClose::Cancel }
     Traces {
         "auto" => Traces::Auto,
@@ -239,7 +250,7 @@ pub(super) struct Count<const MAX: usize>(pub usize);
 
 impl<const MAX: usize> Leaf for Count<MAX> {
     const WHAT: &'static str = "a whole number from 1";
-    const FORM: Form = Form::Whole { max: MAX };
+    const FORM: Form = Form::Whole { min: 1, max: MAX };
     const BARE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
@@ -248,6 +259,30 @@ impl<const MAX: usize> Leaf for Count<MAX> {
             _ => wrong(
                 format!("{} is not a whole number from 1 to {MAX}", quote(text)),
                 format!("write a number from 1 to {MAX}"),
+            ),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// A whole number up to `MAX`, where 0 is no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit<const MAX: usize>(pub usize);
+
+impl<const MAX: usize> Leaf for Limit<MAX> {
+    const WHAT: &'static str = "a whole number, or 0 for no bound";
+    const FORM: Form = Form::Whole { min: 0, max: MAX };
+    const BARE: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text.parse() {
+            Ok(number) if number <= MAX => Ok(Self(number)),
+            _ => wrong(
+                format!("{} is not a whole number from 0 to {MAX}", quote(text)),
+                format!("write a number from 1 to {MAX}, or 0 for no bound"),
             ),
         }
     }

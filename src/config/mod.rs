@@ -17,6 +17,7 @@ mod env;
 mod excerpt;
 mod file;
 mod files;
+mod inbound;
 mod leaf;
 mod origin;
 mod problem;
@@ -32,6 +33,7 @@ mod web;
 mod write;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -43,12 +45,15 @@ pub use self::changes::{Change, changes};
 pub use self::check::{Flags, Loaded, Sources, load};
 pub use self::file::reference;
 pub use self::files::{AdminToken, read_bytes, read_file, read_once};
+pub use self::inbound::{ClientAuth, Inbound, Pair, Tls, TlsVersion, ToTls};
 pub use self::leaf::parse_duration;
 pub use self::problem::Problems;
 pub use self::schema::schema;
-use crate::exchange::{Destinations, Keeping, LineageRules, QueryRedaction, Routes, Sampler};
+use crate::exchange::{Destinations, Keeping, LineageRules, QueryRedaction, Routes, RpcMethods, Sampler};
 use crate::propagation::{CorrelationRules, Propagation};
 use crate::wire::egress::{EgressRules, Target};
+use crate::wire::forwarded::Family;
+use crate::wire::forwarded::tell::Telling;
 
 /// Everything the program needs to run.
 #[derive(Clone, Debug)]
@@ -122,17 +127,6 @@ pub struct Service {
     pub named: bool,
     /// `service.version`, `service.namespace`, `deployment.environment.name` and any others, in order of their keys.
     pub attributes: Vec<(String, String)>,
-}
-
-/// One listener and where its requests go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inbound {
-    /// Address to listen on; port 0 takes any free one.
-    pub listen: SocketAddr,
-    /// The service.
-    pub to: Upstream,
-    /// What callers' contexts are worth here; `None` asks [`Live::trust`].
-    pub trust: Option<Trust>,
 }
 
 /// The way out of the service.
@@ -252,20 +246,30 @@ pub struct Live {
     pub traceresponse: bool,
     /// Whether `Via` is added (HOP-8).
     pub via: bool,
+    /// Whether responses get a `Date` that have none.
+    pub date: bool,
     /// Which traces begin sampled.
     pub sampler: Sampler,
     /// What of a query may be seen.
     pub query: QueryRedaction,
     /// Proxies whose `Forwarded` and `X-Forwarded-*` are believed (SEM-53).
     pub trusted_proxies: Vec<IpNet>,
+    /// Which of these headers are believed of them.
+    pub trusted_headers: Vec<Family>,
+    /// What the service is told of its callers.
+    pub telling: Telling,
     /// Methods that spans name; others are `_OTHER` (SEM-90).
     pub known_methods: Vec<String>,
+    /// Methods of gRPC that spans name; others are `_OTHER` (RPC-3).
+    pub rpc_methods: RpcMethods,
     /// What is kept of exchanges that fail.
     pub keeping: Keeping,
     /// What a caller's closed sending side means.
     pub half_close: HalfClose,
     /// Bounds on every wait.
     pub timeouts: Timeouts,
+    /// Bounds on how much there is at once.
+    pub limits: Limits,
 }
 
 impl Live {
@@ -291,16 +295,49 @@ pub enum HalfClose {
 pub struct Timeouts {
     /// From accepting a connection until its protocol is known.
     pub detection: Duration,
+    /// From accepting a connection to a listener with TLS until its handshake is complete.
+    pub tls_handshake: Duration,
     /// From the first byte of a request head until its last.
     pub request_header: Duration,
+    /// For the caller's next bytes of content.
+    pub request_body: Duration,
     /// Between requests of one connection.
     pub idle: Duration,
     /// Resolving and connecting to the service.
     pub connect: Duration,
     /// From the sent request until the service's response head.
     pub response_header: Duration,
+    /// For the service's next bytes of content.
+    pub response_body: Duration,
+    /// For the caller to take any more of a response.
+    pub response_send: Duration,
+    /// A whole request with its response, but for what it becomes when it is upgraded; `None` is no bound.
+    pub stream: Option<Duration>,
+    /// A tunnel on which both sides are quiet; `None` is no bound.
+    pub tunnel: Option<Duration>,
     /// How long a connection to the service is kept without use.
     pub upstream_idle: Duration,
+}
+
+/// Bounds on how much there is at once; `None` is no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections from callers, on each listener.
+    pub connections: Option<NonZeroUsize>,
+    /// Requests to the service that are under way; its calls are counted by themselves.
+    pub requests: Option<NonZeroUsize>,
+    /// Bytes of a request's head; they fit into 32 bits.
+    pub header_bytes: usize,
+    /// Lines of a request's header section.
+    pub headers: usize,
+    /// Bytes of a request's target, at most 65,534.
+    pub target_bytes: usize,
+    /// Requests that one HTTP/2 connection may have under way.
+    pub http2_streams: usize,
+    /// Requests that one HTTP/2 connection may cancel before they are answered, in 30 seconds.
+    pub http2_resets: Option<NonZeroUsize>,
+    /// Connections to one destination, for each worker.
+    pub upstream_connections: Option<NonZeroUsize>,
 }
 
 /// Where spans go.

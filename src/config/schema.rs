@@ -88,8 +88,8 @@ fn leaf(Shape { names, form }: &Shape) -> Json {
         Form::Text(None) => json!({ "type": ["string", "number", "boolean"] }),
         Form::Text(Some(pattern)) => json!({ "type": "string", "pattern": format!("{pattern}|{REFERENCE}") }),
         Form::Truth => json!({ "anyOf": [{ "type": "boolean" }, reference] }),
-        Form::Whole { max } => {
-            json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": max }, reference] })
+        Form::Whole { min, max } => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, reference] })
         }
         Form::Share => json!({ "anyOf": [{ "type": "number", "minimum": 0, "maximum": 1 }, reference] }),
     }
@@ -167,6 +167,9 @@ mod tests {
             "admin: { listen: localhost }",
             "runtime: { workers: 0 }",
             "runtime: { workers: 257 }",
+            "limits: { requests: -1 }",
+            "limits: { headers: 0 }",
+            "timeouts: { request_body: 0s }",
             "sampling: { ratio: 1.5, sampler: sometimes }",
             "export: { otlp: { queue: { max_bytes: 16MB } } }",
             "export: { otlp: { endpoint: 'collector:4318' } }",

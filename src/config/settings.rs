@@ -1,18 +1,24 @@
 //! From a checked file to [`Settings`]: a translation that cannot fail.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::file::{self, File};
 use super::leaf::{Propagator, Redact, SamplerName};
 use super::sentry;
 use super::value::Map;
 use super::{
-    AccessLog, AdminToken, Export, Inbound, Live, Mapped, Outbound, Service, Settings, Startup, Timeouts,
+    AccessLog, AdminToken, Export, Inbound, Limits, Live, Mapped, Outbound, Pair, Service, Settings, Startup,
+    Timeouts, Tls, ToTls,
 };
-use crate::exchange::{Destination, Destinations, LineageRules, QueryRedaction, Root, Routes, Sampler};
+use crate::exchange::{
+    Destination, Destinations, LineageRules, QueryRedaction, Root, Routes, RpcMethods, Sampler,
+};
 use crate::propagation::{CorrelationRules, Format, Propagation};
 use crate::wire::egress::EgressRules;
+use crate::wire::forwarded::tell::Telling;
 
 /// What the program runs on. All but `file` was made from it when it was checked.
 pub(super) fn settings(
@@ -31,14 +37,6 @@ pub(super) fn settings(
     let destinations = destinations(&file.outbound, &outwards, &organization, templates);
     let trust = file.propagation.trust.iter().map(|rule| (rule.from.clone(), rule.policy)).collect();
     let startup_outbound = outbound(&file.outbound);
-    let timeouts = Timeouts {
-        detection: file.timeouts.detection.0,
-        request_header: file.timeouts.request_header.0,
-        idle: file.timeouts.idle.0,
-        connect: file.timeouts.connect.0,
-        response_header: file.timeouts.response_header.0,
-        upstream_idle: file.timeouts.upstream_idle.0,
-    };
     let correlation = file.propagation.correlation;
     let correlation = correlation
         .enabled
@@ -63,6 +61,7 @@ pub(super) fn settings(
         server_timing: file.propagation.server_timing,
         traceresponse: file.propagation.traceresponse,
         via: file.propagation.via,
+        date: file.propagation.date,
         sampler: sampler(&file.sampling),
         query: match file.url_query.redact {
             Redact::All => QueryRedaction::All { allow: file.url_query.allow.into_iter().collect() },
@@ -70,18 +69,23 @@ pub(super) fn settings(
             Redact::Off => QueryRedaction::Off,
         },
         trusted_proxies: file.client.trusted_proxies,
+        trusted_headers: file.client.trusted_headers,
+        telling: Telling {
+            x_forwarded: file.client.headers.x_forwarded,
+            forwarded: file.client.headers.forwarded,
+        },
         known_methods: file.known_methods.into_iter().map(|method| method.0).collect(),
+        rpc_methods: RpcMethods::new(file.grpc.methods.iter().map(|method| &*method.0)),
         keeping,
         half_close: file.client.half_close,
-        timeouts,
+        timeouts: timeouts(&file.timeouts),
+        limits: limits(&file.limits),
     };
     let inbound = file.inbound.into_iter();
     let file::AccessLog { enabled, format, path } = file.access_log;
     let startup = Startup {
         service: service(file.service),
-        inbound: inbound
-            .map(|one| Inbound { listen: one.listen.value, to: one.to.value, trust: one.trust })
-            .collect(),
+        inbound: inbound.map(self::inbound).collect(),
         outbound: startup_outbound,
         admin: file.admin.enabled.then_some(file.admin.listen.value),
         admin_token,
@@ -94,6 +98,68 @@ pub(super) fn settings(
         log: file.log.0,
     };
     Settings { startup, live }
+}
+
+fn timeouts(timeouts: &file::Timeouts) -> Timeouts {
+    let bounded = |bound: Duration| Some(bound).filter(|bound| !bound.is_zero());
+    Timeouts {
+        detection: timeouts.detection.0,
+        tls_handshake: timeouts.tls_handshake.0,
+        request_header: timeouts.request_header.0,
+        request_body: timeouts.request_body.0,
+        idle: timeouts.idle.0,
+        connect: timeouts.connect.0,
+        response_header: timeouts.response_header.0,
+        response_body: timeouts.response_body.0,
+        response_send: timeouts.response_send.0,
+        stream: bounded(timeouts.stream),
+        tunnel: bounded(timeouts.tunnel),
+        upstream_idle: timeouts.upstream_idle.0,
+    }
+}
+
+fn limits(limits: &file::Limits) -> Limits {
+    let bounded = |bound: usize| NonZeroUsize::new(bound);
+    Limits {
+        connections: bounded(limits.connections.0),
+        requests: bounded(limits.requests.0),
+        header_bytes: limits.header_bytes.value.0,
+        headers: limits.headers.0,
+        target_bytes: limits.target_bytes.value.0,
+        http2_streams: limits.http2_streams.0,
+        http2_resets: bounded(limits.http2_resets.0),
+        upstream_connections: bounded(limits.upstream_connections.0),
+    }
+}
+
+fn inbound(one: file::Inbound) -> Inbound {
+    let file::Inbound { listen, to, trust, tls, proxy_protocol, to_tls } = one;
+    let tls = tls.map(|tls| Tls {
+        certificates: tls
+            .certificates
+            .value
+            .into_iter()
+            .map(|pair| Pair { certificate: pair.certificate, key: pair.key })
+            .collect(),
+        min_version: tls.min_version,
+        client_auth: tls.client_auth.value,
+        client_ca: tls.client_ca.map(|at| at.value),
+    });
+    let to_tls = to_tls.map(|file::ToTls { ca, client_certificate, client_key, server_name }| ToTls {
+        ca,
+        client: client_certificate
+            .zip(client_key)
+            .map(|(certificate, key)| Pair { certificate: certificate.value, key: key.value }),
+        server_name: server_name.map(|name| name.0),
+    });
+    Inbound {
+        listen: listen.value,
+        to: to.value,
+        trust,
+        tls,
+        proxy_protocol: proxy_protocol.map(|one| one.from.value).unwrap_or_default(),
+        to_tls: to_tls.unwrap_or_default(),
+    }
 }
 
 fn propagation(all: &file::Propagation, direction: &file::Directed) -> Propagation {

@@ -52,8 +52,8 @@ pub(super) enum Form {
     Text(Option<&'static str>),
     /// `true` or `false`.
     Truth,
-    /// A whole number from 1.
-    Whole { max: usize },
+    /// A whole number.
+    Whole { min: usize, max: usize },
     /// A number from 0 to 1.
     Share,
 }

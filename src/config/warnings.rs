@@ -1,10 +1,10 @@
 //! What works, but hardly as meant.
 
-use super::OtlpProtocol;
 use super::file::{self, File};
 use super::leaf::{Leaf, Redact, SamplerName};
 use super::origin::Origins;
 use super::problem::Place;
+use super::{OtlpProtocol, UpstreamProtocol};
 
 /// Warnings of one load, as they are gathered.
 pub(super) struct Warnings<'a> {
@@ -50,6 +50,14 @@ pub(super) fn warn(file: &File, origins: &Origins, warnings: &mut Warnings<'_>) 
              service.name in the file"
                 .to_owned(),
         );
+    }
+    for (index, inbound) in file.inbound.iter().enumerate() {
+        if inbound.to_tls.is_some() && inbound.to.value.protocol != UpstreamProtocol::Https {
+            let text = format!(
+                "inbound[{index}].to_tls is not read where the service is spoken to without TLS: write https:// in `to`"
+            );
+            warn(&format!("inbound[{index}].to"), text);
+        }
     }
     let sampler = file.sampling.sampler;
     if !matches!(sampler, SamplerName::Ratio | SamplerName::ParentRatio) && file.sampling.ratio.0 != 1.0 {

@@ -338,12 +338,74 @@ impl Leaf for Template {
     }
 }
 
+/// A method of gRPC, or all of a service: `pkg.Service/Method`, `pkg.Service/*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RpcPattern(pub String);
+
+impl Leaf for RpcPattern {
+    const WHAT: &'static str = "a gRPC method such as pkg.Service/Method or pkg.Service/*";
+    const FORM: Form = Form::Text(Some("^[A-Za-z0-9_.]+/([A-Za-z0-9_]+|\\*)$"));
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let refused = |instead: String| wrong(format!("{} is not a gRPC method", quote(text)), instead);
+        if let Some(rest) = text.strip_prefix('/') {
+            return refused(format!("leave out the slash it begins with: {}", short(rest)));
+        }
+        let Some((service, method)) = text.split_once('/') else {
+            return refused(format!("write {}/* for all methods of a service", short(text)));
+        };
+        let name = |text: &str, more: &[u8]| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || more.contains(&byte))
+        };
+        match name(service, b".") && (method == "*" || name(method, b"")) && text.len() <= MAX_PATTERN {
+            true => Ok(Self(text.to_owned())),
+            false => refused("write pkg.Service/Method, or pkg.Service/* for all of its methods".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 fn within_bounds(glob: &str) -> Result<(), Wrong> {
     match glob.len() > MAX_PATTERN {
         true => {
             wrong(format!("{} is too long", quote(glob)), format!("write at most {MAX_PATTERN} characters"))
         }
         false => Ok(()),
+    }
+}
+
+/// A name or address that a certificate may be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostName(pub String);
+
+impl Leaf for HostName {
+    const WHAT: &'static str = "the name of a host such as shop.internal";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text.parse::<IpAddr>().is_ok() {
+            return Ok(Self(text.to_owned()));
+        }
+        let label = |label: &str| {
+            let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            (1..=63).contains(&label.len()) && label.bytes().all(known)
+        };
+        match text.len() <= 253 && text.split('.').all(label) {
+            true => Ok(Self(text.to_owned())),
+            false => {
+                let instead = "write one such as shop.internal, without scheme and port";
+                wrong(format!("{} is not the name of a host", quote(text)), instead)
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
     }
 }
 

@@ -177,6 +177,16 @@ fn described(field: &Field, shown: Shown, depth: usize) -> Vec<String> {
     let example = field.example.map(|example| format!("{name}: {example}"));
     let default = field.default.filter(|text| *text != "null").map(|text| format!("{name}: {text}"));
     match (kind, default, example) {
+        // What is off unless it is written is shown as an example.
+        (Kind::Section(section), ..) if field.default == Some("null") => {
+            let inner = section.fields.iter().flat_map(|field| described(field, Shown::Example, depth + 1));
+            let mut example = vec![format!("{name}:")];
+            example.extend(inner.map(|line| format!("  {line}")));
+            match shown {
+                Shown::Default => lines.extend(example.iter().map(|line| format!("# {line}"))),
+                Shown::Example => lines.extend(example),
+            }
+        }
         (Kind::Section(section), ..) => {
             lines.push(format!("{name}:"));
             let inner = section.fields.iter().flat_map(|field| described(field, shown, depth + 1));
@@ -188,7 +198,7 @@ fn described(field: &Field, shown: Shown, depth: usize) -> Vec<String> {
             let said = depth == 0 && section.fields.iter().any(|field| field.default.is_none());
             let example =
                 list_example(name, section, if said { Shown::Default } else { Shown::Example }, depth);
-            match said {
+            match said || shown == Shown::Example && default.is_none() {
                 true => lines.extend(example),
                 false => {
                     lines.extend(default);

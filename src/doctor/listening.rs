@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
@@ -9,10 +10,12 @@ use tokio::time::timeout;
 
 use super::sidecar::{in_words, reachable};
 use super::{CONNECT, Check, side_by_side};
-use crate::config::{Live, Startup, Timeouts, Upstream};
+use crate::config::{Inbound, Live, Startup, Timeouts, Upstream};
 use crate::exchange::Method;
 use crate::net::connector::Connector;
+use crate::net::pem_files::PemFiles;
 use crate::net::process::{Listens, who_listens};
+use crate::net::tls::ServiceTls;
 use crate::net::upstream::SendError;
 
 /// Whether each address is free, or taken by the tracecar that runs.
@@ -91,7 +94,7 @@ fn try_to_bind(address: SocketAddr) -> io::Result<()> {
 /// Whether each service accepts connections, and whether its process can be seen.
 pub(super) async fn services(startup: &Startup, live: &Live) -> Vec<Check> {
     let timeouts = Timeouts { connect: live.timeouts.connect.min(CONNECT), ..live.timeouts };
-    let asked = startup.inbound.iter().map(|inbound| service(inbound.to.clone(), timeouts));
+    let asked = startup.inbound.iter().map(|inbound| service(inbound.clone(), timeouts));
     let mut checks = side_by_side(asked.collect()).await;
     if startup.outbound.is_some() && !live.process_budget.is_zero() && live.lineage.uses(Method::Process) {
         for inbound in &startup.inbound {
@@ -101,9 +104,17 @@ pub(super) async fn services(startup: &Startup, live: &Live) -> Vec<Check> {
     checks
 }
 
-async fn service(to: Upstream, timeouts: Timeouts) -> Check {
+async fn service(Inbound { to, to_tls, .. }: Inbound, timeouts: Timeouts) -> Check {
     let name = "service";
-    let error = match Connector::default().reach(&to, &timeouts).await {
+    let tls = PemFiles::read(to_tls.files()).and_then(|files| ServiceTls::to(&to_tls, &files));
+    let connector = match tls {
+        Ok(tls) => Connector { tls: Arc::new(tls), ..Connector::default() },
+        Err(error) => {
+            let advice = "tracecar does not start with this; see to_tls of the listener";
+            return Check::problem(name, error.to_string(), advice);
+        }
+    };
+    let error = match connector.reach(&to, &timeouts).await {
         Ok(_) => return Check::ok(name, format!("{to} accepts connections")),
         Err(error) => error,
     };
@@ -113,7 +124,7 @@ async fn service(to: Upstream, timeouts: Timeouts) -> Check {
             "start the service; if it runs, it listens on another port or address (in a pod: on 127.0.0.1 or 0.0.0.0)"
         }
         SendError::Certificate(_) => {
-            "its certificate is always verified: give it one for its name, or use http://"
+            "its certificate is always verified: name the CA that signed it in to_tls.ca, and its name in to_tls.server_name"
         }
         SendError::Tls(_) => "it does not speak TLS as we do: is it http:// that should stand in `to`?",
         _ => "a firewall or a network policy may be in between, or the service hangs",

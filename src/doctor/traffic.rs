@@ -109,7 +109,9 @@ impl Figures {
                 "tracecar_lineage_calls_total" => count(|all| &mut all.calls, "method"),
                 "tracecar_lineage_forwarded_total" => count(|all| &mut all.forwarded, "header"),
                 "tracecar_export_spans_dropped_total" => count(|all| &mut all.dropped, "reason"),
-                "http_server_request_duration_seconds_count" => figures.requests += value,
+                "http_server_request_duration_seconds_count" | "rpc_server_call_duration_seconds_count" => {
+                    figures.requests += value
+                }
                 "tracecar_streams_total" => figures.requests += value,
                 "tracecar_export_spans_exported_total" => figures.exported += value,
                 "tracecar_export_failures_total" => figures.failures += value,

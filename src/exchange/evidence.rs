@@ -77,27 +77,6 @@ impl HeaderCopy {
     }
 }
 
-/// gRPC status codes by number; the names are those of `rpc.status_code` (RPC-5).
-pub const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 impl Evidence {
     /// Memory that it holds, for queues that are bounded in bytes.
     pub fn size_bytes(&self) -> usize {

@@ -57,6 +57,9 @@ impl Recorder {
         self.stats.requests_active.increment();
         let (fresh_trace, span_id) = random_ids();
         let Start { side, peer, trace, parent, remote, sampled, arrived } = start;
+        if side == Side::Outbound {
+            self.stats.calls_active.increment();
+        }
         let (trace_id, random) = trace.unwrap_or((fresh_trace, Context::RANDOM));
         let sampled = sampler.samples(trace_id, sampled);
         let identity = Identity { trace_id, span_id, parent, remote, flags: random | u8::from(sampled) };
@@ -249,6 +252,9 @@ impl Exchange {
             return;
         };
         self.recorder.stats.requests_active.decrement();
+        if record.side == Side::Outbound {
+            self.recorder.stats.calls_active.decrement();
+        }
         record.outcome = outcome;
         record.timings.total = begun.elapsed();
         // It is gathered before anybody knows how the exchange ends.

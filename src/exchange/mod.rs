@@ -6,6 +6,7 @@
 
 mod destination;
 mod evidence;
+pub mod grpc;
 mod guard;
 mod lineage;
 mod outbox;
@@ -15,11 +16,13 @@ mod redact;
 mod route;
 mod sampler;
 pub mod semconv;
+mod tls;
 
 use std::sync::Arc;
 
 pub use destination::{Destination, Destinations, is_telemetry};
-pub use evidence::{Chosen, Evidence, GRPC_STATUS, HeaderCopy, Keeping, MAX_CONTENT};
+pub use evidence::{Chosen, Evidence, HeaderCopy, Keeping, MAX_CONTENT};
+pub use grpc::{GRPC_STATUS, RpcMethod, RpcMethods};
 pub(crate) use guard::random_bytes;
 pub use guard::{Exchange, Keep, Recorder, Start};
 pub use lineage::{
@@ -32,6 +35,7 @@ pub use record::{Ancestry, Identity, Link, Record, RequestFacts, Side, Stream, T
 pub use redact::QueryRedaction;
 pub use route::{Exclusion, Match, RouteError, Routes};
 pub use sampler::{Root, Sampler};
+pub use tls::{ClientCertificate, TlsFacts};
 
 #[cfg(test)]
 pub(crate) use record::tests::{sample, sample_call};

@@ -28,16 +28,28 @@ pub enum Outcome {
     UpstreamInvalid,
     /// The service broke off in the middle of its response.
     UpstreamBroken,
+    /// The service began a response, and then sent nothing more of it for too long.
+    UpstreamNotSending,
     /// The caller left before any response was sent to it.
     ClientGoneBeforeResponse,
     /// The caller left while the response was being sent.
     ClientGoneDuringResponse,
     /// The caller did not complete its request head in time.
     RequestTimeout,
+    /// The caller did not go on with its request's content in time.
+    ClientNotSending,
+    /// The caller took nothing more of its response for too long.
+    ClientNotReading,
     /// The caller sent bytes from which no request can be read.
     MalformedRequest,
     /// tracecar answered by itself, by a rule of its own.
     Rejected,
+    /// As much was under way as may be at once.
+    Overloaded,
+    /// It lasted for as long as anything may.
+    StreamTimeout,
+    /// A tunnel was quiet on both sides for too long.
+    TunnelIdle,
     /// tracecar was told to stop, and the drain time was over.
     Drained,
     /// A bug in tracecar ended it.
@@ -68,7 +80,7 @@ impl Fault {
 
 impl Outcome {
     /// Every outcome, for tables and tests.
-    pub const ALL: [Outcome; 18] = [
+    pub const ALL: [Outcome; 24] = [
         Outcome::Complete,
         Outcome::UpstreamRefused,
         Outcome::UpstreamUnresolved,
@@ -80,11 +92,17 @@ impl Outcome {
         Outcome::UpstreamReset,
         Outcome::UpstreamInvalid,
         Outcome::UpstreamBroken,
+        Outcome::UpstreamNotSending,
         Outcome::ClientGoneBeforeResponse,
         Outcome::ClientGoneDuringResponse,
         Outcome::RequestTimeout,
+        Outcome::ClientNotSending,
+        Outcome::ClientNotReading,
         Outcome::MalformedRequest,
         Outcome::Rejected,
+        Outcome::Overloaded,
+        Outcome::StreamTimeout,
+        Outcome::TunnelIdle,
         Outcome::Drained,
         Outcome::Panicked,
     ];
@@ -101,7 +119,7 @@ impl Outcome {
         self.row().1
     }
 
-    /// Whose doing it was; `None` for [`Outcome::Complete`].
+    /// Whose doing it was; `None` where nothing went wrong: [`Outcome::Complete`] and [`Outcome::TunnelIdle`].
     pub fn fault(self) -> Option<Fault> {
         self.row().2
     }
@@ -124,11 +142,17 @@ impl Outcome {
             Outcome::UpstreamReset => ("upstream_reset", Some("connection_reset"), Some(Upstream)),
             Outcome::UpstreamInvalid => ("upstream_invalid_response", Some("protocol_error"), Some(Upstream)),
             Outcome::UpstreamBroken => ("upstream_broken", Some("body_incomplete"), Some(Upstream)),
+            Outcome::UpstreamNotSending => ("upstream_not_sending", Some("timeout"), Some(Upstream)),
             Outcome::ClientGoneBeforeResponse => ("client_gone_before_response", None, Some(Client)),
             Outcome::ClientGoneDuringResponse => ("client_gone_during_response", None, Some(Client)),
             Outcome::RequestTimeout => ("request_timeout", None, Some(Client)),
+            Outcome::ClientNotSending => ("client_not_sending", None, Some(Client)),
+            Outcome::ClientNotReading => ("client_not_reading", None, Some(Client)),
             Outcome::MalformedRequest => ("malformed_request", None, Some(Client)),
             Outcome::Rejected => ("rejected", None, Some(Client)),
+            Outcome::Overloaded => ("overloaded", Some("overloaded"), Some(Proxy)),
+            Outcome::StreamTimeout => ("stream_timeout", Some("timeout"), Some(Proxy)),
+            Outcome::TunnelIdle => ("tunnel_idle", None, None),
             Outcome::Drained => ("drained", Some("drained"), Some(Proxy)),
             Outcome::Panicked => ("panicked", Some("_OTHER"), Some(Proxy)),
         }

@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime};
 use http::{Method, Version};
 use opentelemetry::trace::{SpanId, TraceId};
 
-use super::evidence::{Evidence, GRPC_STATUS};
+use super::evidence::Evidence;
+use super::grpc::{GRPC_STATUS, RpcMethod};
 use super::outcome::{Fault, Outcome};
+use super::tls::TlsFacts;
 
 /// A string of a [`Record`]; read it with [`Record::text`]. The default is the empty string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -221,6 +223,8 @@ pub struct Record {
     /// The TCP peer, never taken from a header: the caller of an inbound exchange (SEM-31), the server that an
     /// outbound one reached (SEM-46). `None` where no server was reached.
     pub peer: Option<SocketAddr>,
+    /// The TLS that an inbound request came by.
+    pub tls: Option<Arc<TlsFacts>>,
     /// What the request said, if one could be read.
     pub request: Option<RequestFacts>,
     /// The status that was sent to the caller; of an outbound exchange, the one that was received from the
@@ -244,7 +248,10 @@ pub struct Record {
     pub response_bytes: u64,
     /// A rule excludes this request; it is recorded only because it failed.
     pub excluded: bool,
-    /// The gRPC status of the response, where it has one (RPC-12).
+    /// What is known of the method of a gRPC call; `None` where the request is none. The method's name is the path.
+    pub rpc: Option<RpcMethod>,
+    /// The gRPC status of the response, or that which the caller gives to a response without one (RPC-12, RPC-13). Of a call
+    /// that we had to answer in the service's or destination's place, it is that of our answer.
     pub grpc_status: Option<u8>,
     /// It counts as a failure by its route and status, though it would not elsewhere.
     pub chosen: bool,
@@ -269,6 +276,7 @@ impl Record {
             started_at,
             timings: Timings::default(),
             peer,
+            tls: None,
             request: None,
             status: None,
             outcome: Outcome::Complete,
@@ -280,6 +288,7 @@ impl Record {
             request_bytes: 0,
             response_bytes: 0,
             excluded: false,
+            rpc: None,
             grpc_status: None,
             chosen: false,
             evidence: None,
@@ -338,6 +347,17 @@ impl Record {
             Side::Outbound => 400,
         };
         self.status.filter(|status| *status >= first)
+    }
+
+    /// The method of a gRPC call as it was asked for, `pkg.Service/Method` (RPC-2); `None` where the request is none.
+    pub fn rpc_method(&self) -> Option<&str> {
+        let path = self.text(self.request.as_ref().filter(|_| self.rpc.is_some())?.path);
+        Some(path.strip_prefix('/').unwrap_or(path))
+    }
+
+    /// The same where it is known to be one.
+    pub fn known_rpc_method(&self) -> Option<&str> {
+        self.rpc_method().filter(|_| self.rpc != Some(RpcMethod::Other))
     }
 
     /// The name of the gRPC status, where there is one. Numbers that nobody has given a meaning are `UNKNOWN`.

@@ -1,7 +1,7 @@
 //! What a [`Record`] is called in OpenTelemetry: span name, status, attributes, metric labels.
 //!
 //! The only file with attribute names. HTTP attributes follow the stable semantic conventions 1.44, for SERVER spans
-//! of what comes in and CLIENT spans of what goes out; what they have no name for is under `tracecar.`. Metrics and logs take their words from here, so that a
+//! of what comes in and CLIENT spans of what goes out; spans of gRPC calls follow those of RPC instead (RPC-15); what they have no name for is under `tracecar.`. Metrics and logs take their words from here, so that a
 //! search that works in one works in the others.
 //!
 //! Attributes are shown to a visitor and never gathered: what a span is made into differs from reader to reader, and
@@ -15,6 +15,7 @@ use http::{StatusCode, Version};
 
 use super::outcome::Outcome;
 use super::record::{Ancestry, Record, RequestFacts, Side, Tunneled};
+use super::tls::ClientCertificate;
 
 /// The version of the conventions that the names are taken from, as the scope states it (SEM-11).
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -27,8 +28,16 @@ pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// Configured template of the path (SEM-26).
 pub const HTTP_ROUTE: &str = "http.route";
-/// Name of the gRPC status, where the response has one: `OK`, `DEADLINE_EXCEEDED` (RPC-5).
-pub const RPC_STATUS_CODE: &str = "rpc.status_code";
+/// [`GRPC`], of spans of calls (RPC-1).
+pub const RPC_SYSTEM_NAME: &str = "rpc.system.name";
+/// Method of the call, `pkg.Service/Method`, or [`OTHER`] (RPC-2, RPC-3).
+pub const RPC_METHOD: &str = "rpc.method";
+/// The method as asked for, where [`RPC_METHOD`] is [`OTHER`] (RPC-3).
+pub const RPC_METHOD_ORIGINAL: &str = "rpc.method_original";
+/// Name of the gRPC status: `OK`, `DEADLINE_EXCEEDED` (RPC-5).
+pub const RPC_RESPONSE_STATUS_CODE: &str = "rpc.response.status_code";
+/// The one system for remote procedure calls that is known here.
+pub const GRPC: &str = "grpc";
 /// What kind of error ended the exchange (SEM-67).
 pub const ERROR_TYPE: &str = "error.type";
 /// The whole URL of a call, without credentials, its query redacted (SEM-41).
@@ -59,6 +68,12 @@ pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 pub const NETWORK_PEER_PORT: &str = "network.peer.port";
 /// HTTP version: `1.1`, `2` (SEM-32).
 pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+/// Version of the TLS that a request came by: `1.2`, `1.3`.
+pub const TLS_PROTOCOL_VERSION: &str = "tls.protocol.version";
+/// Subject of the certificate that a caller has shown and that was verified, as RFC 4514 writes names.
+pub const TLS_CLIENT_SUBJECT: &str = "tls.client.subject";
+/// Who has signed that certificate, in the same way.
+pub const TLS_CLIENT_ISSUER: &str = "tls.client.issuer";
 /// `User-Agent` (SEM-34).
 pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 
@@ -97,6 +112,8 @@ pub const LINEAGE_CANDIDATES: &str = "tracecar.lineage.candidates";
 pub const TUNNEL_UNSEEN: &str = "tracecar.tunnel.unseen";
 /// Seconds that the TLS handshake with the destination took.
 pub const TIME_TLS: &str = "tracecar.time.tls";
+/// The first URI of the certificate that a caller has shown, such as a SPIFFE id, or else the first host name in it.
+pub const TLS_CLIENT_NAME: &str = "tracecar.tls.client.name";
 /// `true` where a rule excludes the request and only its failure is recorded.
 pub const EXCLUDED: &str = "tracecar.excluded";
 
@@ -136,7 +153,8 @@ pub enum Status<'r> {
     Error(&'r str),
 }
 
-/// Name of the span: `GET /items/{id}`, `GET`, `HTTP`. Never holds the path itself (SEM-3 to SEM-6).
+/// Name of the span: `GET /items/{id}`, `GET`, `HTTP`; of a gRPC call `pkg.Service/Method`, `grpc`. Never holds a path that
+/// anybody may have made up (SEM-3 to SEM-6, RPC-4).
 pub fn span_name(record: &Record) -> Cow<'_, str> {
     match span_name_parts(record) {
         (method, Some(route)) => format!("{method} {route}").into(),
@@ -148,6 +166,9 @@ pub fn span_name(record: &Record) -> Cow<'_, str> {
 pub fn span_name_parts(record: &Record) -> (&str, Option<&str>) {
     if record.tunnel == Some(Tunneled::Redirected) {
         return ("tunnel", None);
+    }
+    if record.rpc.is_some() {
+        return (record.known_rpc_method().unwrap_or(GRPC), None);
     }
     let Some(request) = &record.request else { return ("HTTP", None) };
     (known_method(request).unwrap_or("HTTP"), request.route.as_deref())
@@ -167,18 +188,21 @@ pub fn span_status(record: &Record) -> Status<'_> {
 
 /// Shows each attribute of the span to `visit`, each key once. Allocates nothing.
 pub fn attributes(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_>)) {
-    // On a connection that was redirected nobody sent a method.
-    if record.tunnel != Some(Tunneled::Redirected) {
-        visit(HTTP_REQUEST_METHOD, Value::Str(method(record)));
+    match record.rpc_method() {
+        Some(method) => of_rpc(record, method, visit),
+        // On a connection that was redirected nobody sent a method.
+        None if record.tunnel == Some(Tunneled::Redirected) => {}
+        None => visit(HTTP_REQUEST_METHOD, Value::Str(method(record))),
     }
     if let Some(request) = &record.request {
         of_request(record, request, visit);
     }
-    if let Some(status) = record.status {
+    // What gRPC has to say is not said by HTTP's status, unless it is not gRPC that answered.
+    if let Some(status) = record.status.filter(|status| record.rpc.is_none() || *status != 200) {
         visit(HTTP_RESPONSE_STATUS_CODE, Value::Int(status.into()));
     }
     if let Some(name) = record.grpc_status_name() {
-        visit(RPC_STATUS_CODE, Value::Str(name));
+        visit(RPC_RESPONSE_STATUS_CODE, Value::Str(name));
     }
     if record.failed() {
         // What `Record::error_type` says; its digits are borrowed here.
@@ -191,11 +215,30 @@ pub fn attributes(record: &Record, visit: &mut impl FnMut(&'static str, Value<'_
         visit(NETWORK_PEER_ADDRESS, Value::Str(Address::new(peer.ip()).as_str()));
         visit(NETWORK_PEER_PORT, Value::Int(peer.port().into()));
     }
+    if let Some(tls) = &record.tls {
+        visit(TLS_PROTOCOL_VERSION, Value::Str(tls.version));
+        if let Some(ClientCertificate { subject, issuer, name }) = &tls.client {
+            visit(TLS_CLIENT_SUBJECT, Value::Str(subject));
+            visit(TLS_CLIENT_ISSUER, Value::Str(issuer));
+            if let Some(name) = name {
+                visit(TLS_CLIENT_NAME, Value::Str(name));
+            }
+        }
+    }
     of_ours(record, visit);
 }
 
+/// The span of a gRPC call is one of RPC, and none of HTTP (RPC-15).
+fn of_rpc(record: &Record, method: &str, visit: &mut impl FnMut(&'static str, Value<'_>)) {
+    visit(RPC_SYSTEM_NAME, Value::Str(GRPC));
+    visit(RPC_METHOD, Value::Str(record.known_rpc_method().unwrap_or(OTHER)));
+    if record.known_rpc_method().is_none() {
+        visit(RPC_METHOD_ORIGINAL, Value::Str(method));
+    }
+}
+
 fn of_request(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'static str, Value<'_>)) {
-    if !request.known_method {
+    if !request.known_method && record.rpc.is_none() {
         visit(HTTP_REQUEST_METHOD_ORIGINAL, Value::Str(request.method.as_str()));
     }
     if let Some((host, port)) = server(record, request) {
@@ -215,14 +258,17 @@ fn of_request(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'
 
 /// What only a SERVER span has (SEM-20 to SEM-35).
 fn of_served(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'static str, Value<'_>)) {
-    visit(URL_SCHEME, Value::Str(request.scheme));
-    visit(URL_PATH, Value::Str(record.text(request.path)));
-    if let Some(query) = request.query {
-        visit(URL_QUERY, Value::Str(record.text(query)));
+    if record.rpc.is_none() {
+        visit(URL_SCHEME, Value::Str(request.scheme));
+        visit(URL_PATH, Value::Str(record.text(request.path)));
+        if let Some(query) = request.query {
+            visit(URL_QUERY, Value::Str(record.text(query)));
+        }
+        if let Some(route) = &request.route {
+            visit(HTTP_ROUTE, Value::Str(route));
+        }
     }
-    if let Some(route) = &request.route {
-        visit(HTTP_ROUTE, Value::Str(route));
-    }
+    // The conventions of RPC have no place for these two any more (RPC-11), but who called is no less worth knowing.
     visit(CLIENT_ADDRESS, Value::Str(Address::new(request.client).as_str()));
     if let Some(user_agent) = request.user_agent {
         visit(USER_AGENT_ORIGINAL, Value::Str(record.text(user_agent)));
@@ -232,10 +278,10 @@ fn of_served(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'s
 /// What only a CLIENT span has (SEM-40 to SEM-47). Its user agent is our own service, and so left out.
 fn of_called(record: &Record, request: &RequestFacts, visit: &mut impl FnMut(&'static str, Value<'_>)) {
     // A tunnel has no URL: its target is a host and a port.
-    if let Some(url) = request.url {
+    if let Some(url) = request.url.filter(|_| record.rpc.is_none()) {
         visit(URL_FULL, Value::Str(record.text(url)));
     }
-    if let Some(template) = &request.route {
+    if let Some(template) = request.route.as_ref().filter(|_| record.rpc.is_none()) {
         visit(URL_TEMPLATE, Value::Str(template));
     }
     if record.resends > 0 {

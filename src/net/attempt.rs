@@ -1,22 +1,17 @@
 //! One attempt at sending a request: how long to wait for the answer, what an error means, and whether there may be
 //! another attempt.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::UPGRADE;
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use http_body::Body;
-use hyper::client::conn::http1;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::config::Timeouts;
-use crate::wire::Received;
 use crate::wire::body::describe;
 
 /// What happened on the way to the service, also when it failed.
@@ -30,6 +25,8 @@ pub struct Phases {
     pub tls: Option<Duration>,
     /// When the request head was handed to the connection.
     pub sent: Option<std::time::Instant>,
+    /// The code with which the service reset the stream of the request, where it did (HTTP/2).
+    pub reset: Option<u32>,
     /// How often the request was sent again, after it had been sent in vain.
     pub resends: u32,
     /// Our end of the connection that was used last, new or kept.
@@ -62,6 +59,9 @@ pub enum SendError {
     /// Connecting took too long, the TLS handshake included.
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
+    /// As many connections as may be were busy for that long.
+    #[error("all connections that limits.upstream_connections lets were busy for {0:?}")]
+    Busy(Duration),
     /// The response head took too long.
     #[error("no response within {0:?}")]
     HeaderTimeout(Duration),
@@ -71,35 +71,6 @@ pub enum SendError {
     /// What came back is not HTTP.
     #[error("invalid response: {0}")]
     Invalid(String),
-}
-
-/// Why a request has no answer.
-pub(super) struct Failed<B> {
-    pub(super) error: SendError,
-    /// The request, where nothing of it was sent.
-    pub(super) unsent: Option<Box<Request<B>>>,
-}
-
-/// Sends a request over HTTP/1, and waits for the head of its response.
-pub(super) async fn receive<B>(
-    sender: &mut http1::SendRequest<B>,
-    request: Request<B>,
-    timeouts: &Timeouts,
-    progress: impl Fn() -> u64,
-) -> Result<Response<Received>, Failed<B>>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    let sending = sender.try_send_request(request);
-    match while_it_moves(timeouts.response_header, progress, sending).await {
-        Some(Ok(response)) => Ok(response),
-        Some(Err(mut failed)) => {
-            let unsent = failed.take_message().map(Box::new);
-            Err(Failed { error: classify(failed.error()), unsent })
-        }
-        None => Err(Failed { error: SendError::HeaderTimeout(timeouts.response_header), unsent: None }),
-    }
 }
 
 /// Waits for `answer` until `limit` has passed in which the request's content did not move either: a long upload is no
@@ -140,15 +111,4 @@ pub(super) fn is_repeatable<B: Body>(request: &Request<B>) -> bool {
     );
     // Asking for an upgrade ties a request to its connection.
     idempotent && request.body().is_end_stream() && !request.headers().contains_key(UPGRADE)
-}
-
-/// A request that can be sent in place of `request`. It lacks the case of header names, which has its price and no
-/// meaning.
-pub(super) fn copy_of<B: Default>(request: &Request<B>) -> Request<B> {
-    let mut copy = Request::new(B::default());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }

@@ -103,7 +103,7 @@ impl Connector {
             let stream = self.socket(upstream, timeouts, phases, &step).await?;
             (phases.local, phases.peer) = (stream.local_addr().ok(), stream.peer_addr().ok());
             let begun = step.begin(|phases| &mut phases.tls);
-            let secured = secure(stream, &upstream.host, config.clone()).await;
+            let secured = secure(stream, self.tls.name_of(&upstream.host), config.clone()).await;
             phases.tls = Some(begun.elapsed());
             step.end();
             secured

@@ -104,6 +104,11 @@ pub async fn detect(
     }
 }
 
+/// Whether these are, or begin, the first bytes of a TLS client.
+pub(super) fn begins_tls(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&HANDSHAKE)
+}
+
 /// Reads a TLS client's first message, and leaves it and all else that came in `read`. `None` where it is no such
 /// message, or ends before it is whole. Nothing but that end bounds it.
 ///
@@ -152,7 +157,7 @@ fn guess(bytes: &[u8]) -> Guess {
     if PREFACE.starts_with(bytes) {
         return Guess::More(FirstBytes::Other);
     }
-    if bytes.first() == Some(&HANDSHAKE) {
+    if begins_tls(bytes) {
         return Guess::Tls;
     }
     guess_http1(bytes)

@@ -22,10 +22,9 @@ use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, ServerConfig};
 use thiserror::Error;
-use tokio_rustls::TlsAcceptor;
 
-use super::stream::{Rewound, Stream};
-use super::tls::{VERSIONS, alert};
+use super::stream::Stream;
+use super::tls::{self, VERSIONS, alert};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -233,9 +232,9 @@ pub async fn accept(
     http2: bool,
     limit: Duration,
 ) -> Result<Stream, InterceptError> {
-    let acceptor = TlsAcceptor::from(authority.acceptor(host, http2)?);
-    match tokio::time::timeout(limit, acceptor.accept(Rewound::new(early, stream))).await {
-        Ok(Ok(tls)) => Ok(Stream::Accepted(Box::new(tls))),
+    let config = authority.acceptor(host, http2)?;
+    match tokio::time::timeout(limit, tls::accept(config, stream, early)).await {
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(what_failed(&error)),
         Err(_) => Err(InterceptError::TooSlow(limit)),
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -9,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{error, info};
 
 use super::Drain;
+use super::room::Room;
 use crate::stats::Stats;
 
 /// Connections that the kernel may hold for us while we are busy.
@@ -38,16 +40,26 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListen
     Ok(socket.into())
 }
 
-/// Accepts until the drain begins, handing each connection to `take`.
+/// Accepts until the drain begins, handing each connection to `take`. While `room` has as many as `limit` lets, callers wait
+/// in the kernel.
 pub async fn accept(
     listener: TcpListener,
     drain: Drain,
     stats: &Stats,
+    room: &Room,
+    limit: impl Fn() -> Option<NonZeroUsize>,
     mut take: impl FnMut(TcpStream, SocketAddr),
 ) {
     let mut pause = FIRST_PAUSE;
     let mut failing = false;
     loop {
+        if room.is_full(limit()) {
+            stats.connections_full.increment();
+            tokio::select! {
+                () = room.wait(&limit) => {}
+                () = drain.wait() => return accept_rest(listener, stats, take),
+            }
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drain.wait() => return accept_rest(listener, stats, take),

@@ -96,15 +96,16 @@ impl Stream {
     /// # Errors
     /// A connection that broke.
     pub async fn readable(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// The same, to be asked.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) | Self::Opened(stream, _) => stream.readable().await,
+            Self::Tcp(stream) | Self::Opened(stream, _) => stream.poll_read_ready(cx),
             // What arrives on the socket need not be content, and content may have been decrypted already.
-            Self::Accepted(tls) => {
-                poll_fn(|cx| Pin::new(&mut **tls).poll_fill_buf(cx).map_ok(|_content| ())).await
-            }
-            Self::Secured(tls) => {
-                poll_fn(|cx| Pin::new(&mut **tls).poll_fill_buf(cx).map_ok(|_content| ())).await
-            }
+            Self::Accepted(tls) => Pin::new(&mut **tls).poll_fill_buf(cx).map_ok(|_content| ()),
+            Self::Secured(tls) => Pin::new(&mut **tls).poll_fill_buf(cx).map_ok(|_content| ()),
         }
     }
 }
@@ -166,6 +167,16 @@ pub struct Rewound {
 impl Rewound {
     pub(super) fn new(early: Bytes, stream: Stream) -> Self {
         Self { early, stream }
+    }
+
+    /// The connection alone.
+    pub(super) fn into_inner(self) -> Stream {
+        self.stream
+    }
+
+    /// Makes closing it a reset.
+    pub(super) fn set_zero_linger(&self) -> io::Result<()> {
+        self.stream.set_zero_linger()
     }
 }
 

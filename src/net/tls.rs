@@ -1,4 +1,4 @@
-//! TLS towards OTLP collectors and services: which certificates are trusted, and which one we show.
+//! TLS towards OTLP collectors and services, and what all TLS of ours has in common: which certificates are trusted, and which one we show.
 //!
 //! The cryptography is named explicitly (ring); the process-wide default of rustls is never asked, because any
 //! library may set it.
@@ -8,11 +8,15 @@ use std::sync::Arc;
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::sync::OnceCell;
+use tokio_rustls::TlsAcceptor;
 
-use crate::config::OtlpTls;
+use super::pem_files::PemFiles;
+use super::stream::{Rewound, Stream};
+use crate::config::{OtlpTls, ToTls};
 
 /// What has to be true of ring.
 pub(super) const VERSIONS: &str = "ring has cipher suites for TLS 1.2 and 1.3";
@@ -40,6 +44,17 @@ pub enum TlsError {
         /// What rustls says.
         error: rustls::Error,
     },
+    /// Two files that are no pair.
+    #[error("the key in {} does not belong to the certificate in {}", key.display(), certificate.display())]
+    Unpaired {
+        /// The file with the certificate.
+        certificate: PathBuf,
+        /// The file with the key.
+        key: PathBuf,
+    },
+    /// No certificate can be for that name.
+    #[error("{0} is no name that a certificate could have")]
+    Name(String),
 }
 
 /// Configuration of a TLS client that offers the protocols `alpn`.
@@ -73,12 +88,32 @@ pub fn client(files: &OtlpTls, alpn: &[&str]) -> Result<ClientConfig, TlsError> 
     Ok(config)
 }
 
-/// TLS towards services. Their certificates are always verified, by the system's roots and those given.
+/// TLS towards services. Their certificates are always verified, by the system's roots and those given, or by those given
+/// alone.
 #[derive(Debug, Default)]
 pub struct ServiceTls {
-    more: Vec<CertificateDer<'static>>,
+    roots: Roots,
+    /// What is shown to them.
+    client: Option<Arc<CertifiedKey>>,
+    /// The name that their certificates have to have, in place of the host's.
+    server_name: Option<String>,
     /// Loaded for the first connection that needs it: most sidecars have none.
     configs: OnceCell<Configs>,
+}
+
+/// Whose signatures count.
+#[derive(Clone, Debug)]
+enum Roots {
+    /// Those of the system's, and these.
+    Beside(Vec<CertificateDer<'static>>),
+    /// These.
+    Only(Arc<RootCertStore>),
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self::Beside(Vec::new())
+    }
 }
 
 /// Two offers to services that are otherwise alike.
@@ -98,34 +133,81 @@ impl ServiceTls {
     pub fn trusting(path: &Path) -> Result<Self, TlsError> {
         // Looked at now, so that a bad file is heard of at start.
         given_roots(path)?;
-        Ok(Self { more: certificates("trusted certificate", path)?, configs: OnceCell::new() })
+        let roots = Roots::Beside(certificates("trusted certificate", path)?);
+        Ok(Self { roots, ..Self::default() })
+    }
+
+    /// TLS towards the one service of a listener. `files` are those that `to_tls` names.
+    ///
+    /// # Errors
+    /// Names a file or a name that cannot be used.
+    pub fn to(to_tls: &ToTls, files: &PemFiles) -> Result<Self, TlsError> {
+        let ToTls { ca, client, server_name } = to_tls;
+        let roots = match ca {
+            Some(path) => Roots::Only(Arc::new(files.roots("CA certificate", path)?)),
+            None => Roots::default(),
+        };
+        let client = client.as_ref().map(|pair| files.pair(pair)).transpose()?.map(Arc::new);
+        if let Some(name) = server_name
+            && ServerName::try_from(name.as_str()).is_err()
+        {
+            return Err(TlsError::Name(name.clone()));
+        }
+        Ok(Self { roots, client, server_name: server_name.clone(), configs: OnceCell::new() })
+    }
+
+    /// The name that the certificate of `host` has to have.
+    pub(super) fn name_of<'a>(&'a self, host: &'a str) -> &'a str {
+        self.server_name.as_deref().unwrap_or(host)
     }
 
     pub(super) async fn configs(&self) -> Result<&Configs, tokio::task::JoinError> {
         self.configs
             .get_or_try_init(|| async {
-                let more = self.more.clone();
+                let (roots, client) = (self.roots.clone(), self.client.clone());
                 // There may be hundreds of files to read; requests should not wait for that.
-                tokio::task::spawn_blocking(move || Configs::load(more)).await
+                tokio::task::spawn_blocking(move || Configs::load(roots, client)).await
             })
             .await
     }
 }
 
 impl Configs {
-    fn load(more: Vec<CertificateDer<'static>>) -> Self {
-        let mut roots = system_roots();
-        roots.add_parsable_certificates(more);
-        let mut http1 = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    fn load(roots: Roots, client: Option<Arc<CertifiedKey>>) -> Self {
+        let roots = match roots {
+            Roots::Beside(more) => {
+                let mut roots = system_roots();
+                roots.add_parsable_certificates(more);
+                Arc::new(roots)
+            }
+            Roots::Only(roots) => roots,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect(VERSIONS)
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut http1 = match client {
+            Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
+            None => builder.with_no_client_auth(),
+        };
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut either = http1.clone();
         either.alpn_protocols.insert(0, b"h2".to_vec());
         Self { either: Arc::new(either), http1: Arc::new(http1) }
     }
+}
+
+/// Accepts TLS on a connection from which `early` has been read already.
+///
+/// # Errors
+/// What went wrong in the handshake, see [`alert`]. The client has been told, where TLS has a word for it.
+pub(super) async fn accept(
+    config: Arc<ServerConfig>,
+    stream: Stream,
+    early: bytes::Bytes,
+) -> std::io::Result<Stream> {
+    let tls = TlsAcceptor::from(config).accept(Rewound::new(early, stream)).await?;
+    Ok(Stream::Accepted(Box::new(tls)))
 }
 
 /// What rustls found wrong, where it is what `error` is about.
@@ -163,7 +245,7 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     }
 }
 
-fn unreadable(what: &'static str, path: &Path, error: &pem::Error, none: &str) -> TlsError {
+pub(super) fn unreadable(what: &'static str, path: &Path, error: &pem::Error, none: &str) -> TlsError {
     let reason = match error {
         pem::Error::NoItemsFound => none.to_owned(),
         pem::Error::Io(error) => error.kind().to_string(),
@@ -173,7 +255,7 @@ fn unreadable(what: &'static str, path: &Path, error: &pem::Error, none: &str) -
     TlsError::Unreadable { what, path: path.to_owned(), reason }
 }
 
-fn unusable(what: &'static str, path: &Path, error: rustls::Error) -> TlsError {
+pub(super) fn unusable(what: &'static str, path: &Path, error: rustls::Error) -> TlsError {
     TlsError::Unusable { what, path: path.to_owned(), error }
 }
 

@@ -2,16 +2,18 @@
 //! does and which is recorded here, or whatever a front wants to go on with.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use super::Drain;
+use super::side::Side;
 use super::stream::Stream;
+use super::tasks::Sends;
 use crate::exchange::{Exchange, Outcome};
 use crate::stats::Stats;
 use crate::wire::tunnel;
@@ -57,48 +59,58 @@ impl fmt::Debug for Next {
 #[derive(Debug)]
 pub struct Tunnel {
     /// The other end.
-    pub upstream: FarSide,
+    pub upstream: Side,
     /// Stays open until both sides have closed.
     pub exchange: Exchange,
-}
-
-/// The far side of a tunnel.
-#[derive(Debug)]
-pub enum FarSide {
-    /// A connection that the service has upgraded, once its codec lets go of it.
-    Upgraded(OnUpgrade),
-    /// A connection of its own, for a `CONNECT`.
-    Connected(Stream),
+    /// How long both sides may be quiet; `None` is no bound.
+    pub idle: Option<Duration>,
+    /// Where its end by that is counted.
+    pub stats: Arc<Stats>,
 }
 
 impl Tunnel {
     /// Carries the exchange until both sides of its connection have closed. `early` are bytes that were read from
-    /// `client` already. Nothing bounds it but the drain; what passed is counted.
+    /// `client` already. Nothing bounds it but the drain, and
+    /// `idle`; what passed is counted.
     ///
     /// A side that breaks off has that passed on: the other should not take it for an end.
-    pub async fn run(self, mut client: Stream, early: Bytes) {
-        let Self { upstream, exchange } = self;
+    pub async fn run(self, client: Stream, early: Bytes) {
+        self.between(client.into(), early).await;
+    }
+
+    /// The same for a caller that is behind whatever kind of side.
+    pub(super) async fn between(self, mut client: Side, early: Bytes) {
+        let Self { mut upstream, exchange, idle, stats } = self;
         let mut open =
             OpenTunnel { exchange: Some(exchange), passed: tunnel::Passed::default(), ended: None };
         let passed = &mut open.passed;
-        let end = match upstream {
-            FarSide::Connected(mut upstream) => {
-                let end = tunnel::run(&mut client, early, &mut upstream, passed).await;
-                if matches!(end, tunnel::End::ClientBroken(_)) {
-                    let _ = upstream.set_zero_linger();
-                }
-                end
-            }
-            FarSide::Upgraded(upgrade) => match upgrade.await {
-                Ok(upstream) => tunnel::run(&mut client, early, TokioIo::new(upstream), passed).await,
-                Err(error) => tunnel::End::UpstreamBroken(std::io::Error::other(error)),
-            },
+        let sends = [client.sends(), upstream.sends()];
+        let end = tokio::select! {
+            // What a side was given has to leave before it is asked for more.
+            biased;
+            () = all_go_on(&sends) => return,
+            end = tunnel::run(&mut client, early, &mut upstream, passed, idle) => end,
         };
+        if matches!(end, tunnel::End::ClientBroken(_)) {
+            upstream.break_off();
+        }
         if matches!(end, tunnel::End::UpstreamBroken(_)) {
-            let _ = client.set_zero_linger();
+            client.break_off();
+        }
+        if matches!(end, tunnel::End::Idle) {
+            stats.closed_tunnel.increment();
         }
         open.ended = Some(end);
     }
+}
+
+/// Sends what sides were given, for as long as that is awaited.
+async fn all_go_on(sends: &[Option<Sends>]) {
+    poll_fn(|cx| {
+        sends.iter().flatten().for_each(|sends| sends.poll(cx));
+        Poll::Pending
+    })
+    .await
 }
 
 /// Notes what passed, even if the tunnel is cut off by the end of a drain.
@@ -120,6 +132,7 @@ impl Drop for OpenTunnel {
             // Dropping the exchange finds out why.
             None => return,
             Some(tunnel::End::Closed) => return exchange.finish(Outcome::Complete),
+            Some(tunnel::End::Idle) => return exchange.finish(Outcome::TunnelIdle),
             Some(tunnel::End::ClientBroken(error)) => (Outcome::ClientGoneDuringResponse, error),
             Some(tunnel::End::UpstreamBroken(error)) => (Outcome::UpstreamBroken, error),
         };

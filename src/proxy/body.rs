@@ -1,5 +1,6 @@
 //! Bodies on their way through, and what happens when they end.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,30 +10,66 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::facts;
+use super::grpc;
+use super::vigil::{Overdue, Patience};
 use crate::config::Live;
 use crate::exchange::{BodyReader, Exchange, MAX_CONTENT, Outcome};
-use crate::net::server::{Caller, Connection};
-use crate::net::upstream::Lease;
-use crate::wire::Received;
+use crate::net::server::Caller;
+use crate::stats::Stats;
 use crate::wire::body::{Ahead, End, Watched, Watcher};
+use crate::wire::h1::Layout;
+use crate::wire::{Broken, Laid, Received};
 
 /// Content on its way to the service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub enum RequestBody {
-    /// None.
-    #[default]
-    Empty,
+    /// None, behind a head that was written like that.
+    Empty(Option<Layout>),
     /// That of the caller.
-    Passing(Watched<RequestWatcher>),
+    Passing(Passing<RequestWatcher>),
 }
+
+impl Default for RequestBody {
+    fn default() -> Self {
+        Self::Empty(None)
+    }
+}
+
+/// Content that is waited for with patience, up to a point.
+#[derive(Debug)]
+pub struct Passing<W: Watcher> {
+    body: Watched<W>,
+    patience: Patience,
+}
+
+impl<W: Watcher + Unpin> Passing<W> {
+    /// What comes next, or what is over: then the content is.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Result<Polled, Overdue> {
+        if self.patience.is_late() {
+            return Err(Overdue::Late);
+        }
+        let polled = self.poll_body(cx);
+        match polled {
+            Poll::Ready(_) => self.patience.go_on(),
+            Poll::Pending => self.patience.wait(cx)?,
+        }
+        Ok(polled)
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Polled {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, Broken>>>;
 
 /// How far the content of a request has come. Shared by the request's body and the exchange.
 #[derive(Debug, Default)]
 pub(super) struct Upload {
     bytes: AtomicU64,
-    complete: AtomicBool,
     broken: AtomicBool,
+    late: AtomicBool,
+    answered: AtomicBool,
 }
 
 impl Upload {
@@ -44,13 +81,23 @@ impl Upload {
     pub(super) fn broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
+
+    /// The caller did not go on with its request for too long.
+    pub(super) fn late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// The service has begun to answer. From now on it decides for how long it listens: on a stream of both ways, such as
+    /// gRPC's, the caller may have nothing to say for hours.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Notes how the content of a request ended.
 #[derive(Debug)]
 pub struct RequestWatcher {
     upload: Arc<Upload>,
-    connection: Arc<Connection>,
     reading: Option<Box<Reading>>,
 }
 
@@ -66,25 +113,32 @@ pub(super) struct Reading {
 pub(super) const LOOKED_AT: usize = 16 * 1024;
 
 impl RequestBody {
-    /// Content of a request on `connection`, and how far it has come; nothing is to be watched where there is none.
+    /// Content of a request, and how far it has come; nothing is to be watched where there is none.
     pub(super) fn new(
         ahead: Ahead,
-        body: Received,
-        connection: &Arc<Connection>,
+        mut body: Received,
         reading: Option<Box<Reading>>,
+        patience: Patience,
     ) -> (Self, Option<Arc<Upload>>) {
         if ahead.is_empty() && body.is_end_stream() {
-            return (Self::Empty, None);
+            return (Self::Empty(body.take_layout()), None);
         }
         let upload = Arc::new(Upload::default());
-        let watcher = RequestWatcher { upload: upload.clone(), connection: connection.clone(), reading };
-        (Self::Passing(Watched::new(ahead, body, watcher)), Some(upload))
+        let watcher = RequestWatcher { upload: upload.clone(), reading };
+        (Self::Passing(Passing { body: Watched::new(ahead, body, watcher), patience }), Some(upload))
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
         self.of.read(&self.live.lineage, &self.seen);
+    }
+}
+
+impl RequestWatcher {
+    /// Whether the service has begun to answer, so that nobody else is to say that the caller takes too long.
+    fn is_listened_to(&self) -> bool {
+        self.upload.answered.load(Ordering::Relaxed)
     }
 }
 
@@ -104,41 +158,55 @@ impl Watcher for RequestWatcher {
     fn ended(mut self, end: End, _bytes: u64) {
         self.reading = None;
         match end {
-            End::Complete => {
-                self.upload.complete.store(true, Ordering::Relaxed);
-                self.connection.request_read();
-            }
             End::Broken(_) => self.upload.broken.store(true, Ordering::Relaxed),
-            End::Dropped => self.connection.request_given_up(),
+            End::Complete | End::Dropped => {}
+        }
+    }
+}
+
+impl Laid for RequestBody {
+    fn layout(&self) -> Option<&Layout> {
+        match self {
+            Self::Empty(layout) => layout.as_ref(),
+            Self::Passing(passing) => passing.body.layout(),
         }
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Passing(body) => Pin::new(body).poll_frame(cx),
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        let passing = match self.get_mut() {
+            Self::Empty(_) => return Poll::Ready(None),
+            Self::Passing(passing) => passing,
+        };
+        if passing.body.watcher().is_none_or(RequestWatcher::is_listened_to) {
+            return passing.poll_body(cx);
+        }
+        match passing.poll(cx) {
+            Ok(polled) => polled,
+            Err(_) => {
+                if let Some((watcher, _)) = passing.body.give_up() {
+                    watcher.upload.late.store(true, Ordering::Relaxed);
+                }
+                Poll::Ready(Some(Err(Broken::Overdue)))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
-            Self::Passing(body) => body.is_end_stream(),
+            Self::Empty(_) => true,
+            Self::Passing(passing) => passing.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Passing(body) => body.size_hint(),
+            Self::Empty(_) => SizeHint::with_exact(0),
+            Self::Passing(passing) => passing.body.size_hint(),
         }
     }
 }
@@ -147,21 +215,25 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub enum ResponseBody {
     /// That of the service.
-    Passing(Watched<ResponseWatcher>),
+    Passing(Passing<ResponseWatcher>),
+    /// The same for a client of gRPC, who is told in trailers if it breaks off.
+    Call(Passing<ResponseWatcher>),
+    /// None, behind a head that was written like that, after which the connection is another.
+    Switching(Option<Layout>),
     /// A short text of our own, sent in one piece.
     Own(Option<Bytes>),
 }
 
-/// Closes the exchange when the content of the response ends, and hands the connection back.
+/// Closes the exchange when the content of the response ends.
 #[derive(Debug)]
 pub struct ResponseWatcher {
     exchange: Exchange,
     caller: Caller,
-    lease: Option<Lease<RequestBody>>,
     upload: Option<Arc<Upload>>,
     /// The response ends with its head, whatever its body says: nobody will read that.
     bodiless: bool,
     said: Said,
+    stats: Arc<Stats>,
 }
 
 /// What is read of a response on its way, for whoever wants to know why it failed.
@@ -173,16 +245,38 @@ pub(super) struct Said {
     pub(super) grpc: bool,
 }
 
+impl ResponseBody {
+    /// Content of the service, watched from now on; `call` says that a client of gRPC waits for it.
+    pub(super) fn passing(body: Received, watcher: ResponseWatcher, patience: Patience, call: bool) -> Self {
+        let passing = Passing { body: Watched::new(Ahead::default(), body, watcher), patience };
+        if call { Self::Call(passing) } else { Self::Passing(passing) }
+    }
+}
+
 impl ResponseWatcher {
     pub(super) fn new(
         exchange: Exchange,
         caller: Caller,
-        lease: Option<Lease<RequestBody>>,
         upload: Option<Arc<Upload>>,
         bodiless: bool,
         said: Said,
+        stats: Arc<Stats>,
     ) -> Self {
-        Self { exchange, caller, lease, upload, bodiless, said }
+        Self { exchange, caller, upload, bodiless, said, stats }
+    }
+
+    /// The content is not waited for any longer, and breaks off.
+    fn overdue(self, overdue: Overdue, bytes: u64) {
+        let Self { mut exchange, upload, stats, .. } = self;
+        let (count, outcome) = match overdue {
+            Overdue::Quiet => (&stats.closed_response_body, Outcome::UpstreamNotSending),
+            Overdue::Late => (&stats.closed_stream, Outcome::StreamTimeout),
+        };
+        count.increment();
+        let record = exchange.record();
+        record.response_bytes = bytes;
+        record.request_bytes = upload.as_deref().map_or(0, Upload::bytes);
+        exchange.finish(outcome);
     }
 }
 
@@ -199,31 +293,31 @@ impl Watcher for ResponseWatcher {
 
     fn trailers(&mut self, trailers: &HeaderMap) {
         if self.said.grpc {
-            facts::note_grpc(self.exchange.record(), trailers);
+            grpc::note_status(self.exchange.record(), trailers);
         }
     }
 
+    fn breaks(&mut self, error: &(dyn Error + 'static)) {
+        grpc::note_break(self.exchange.record(), error);
+    }
+
     fn ended(self, end: End, bytes: u64) {
-        let Self { mut exchange, caller, lease, upload, bodiless, .. } = self;
+        let Self { mut exchange, caller, upload, bodiless, .. } = self;
         let record = exchange.record();
         record.response_bytes = bytes;
         record.request_bytes = upload.as_deref().map_or(0, Upload::bytes);
+        if matches!(end, End::Complete) || bodiless {
+            grpc::note_missing_status(record);
+        }
         match end {
             // HTTP/2 lets a service end such a response in a frame of its own, which nobody waits for.
             End::Dropped if bodiless => caller.settle(exchange, Outcome::Complete),
-            End::Complete => {
-                // A connection that is still busy with the request's content cannot serve the next one.
-                let uploaded = upload.is_none_or(|upload| upload.complete.load(Ordering::Relaxed));
-                if let (Some(lease), true) = (lease, uploaded) {
-                    lease.give_back();
-                }
-                caller.settle(exchange, Outcome::Complete);
-            }
+            End::Complete => caller.settle(exchange, Outcome::Complete),
             End::Broken(reason) => {
                 // The service may have broken off because the caller did so first, in the middle of its request.
-                let outcome = match upload.is_some_and(|upload| upload.broken()) {
-                    true => Outcome::ClientGoneDuringResponse,
-                    false => Outcome::UpstreamBroken,
+                let outcome = match upload {
+                    Some(upload) if upload.broken() => Outcome::ClientGoneDuringResponse,
+                    _ => Outcome::UpstreamBroken,
                 };
                 record.detail = record.put(&reason);
                 exchange.finish(outcome);
@@ -233,35 +327,67 @@ impl Watcher for ResponseWatcher {
                 if !caller.was_answered() {
                     exchange.not_answered();
                 }
+                if let Some(outcome) = caller.connection().ending() {
+                    exchange.finish(outcome);
+                }
             }
+        }
+    }
+}
+
+impl Laid for ResponseBody {
+    fn layout(&self) -> Option<&Layout> {
+        match self {
+            Self::Passing(passing) | Self::Call(passing) => passing.body.layout(),
+            Self::Switching(layout) => layout.as_ref(),
+            Self::Own(_) => None,
         }
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Passing(body) => Pin::new(body).poll_frame(cx),
-            Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        let this = self.get_mut();
+        let (passing, call) = match this {
+            Self::Switching(_) => return Poll::Ready(None),
+            Self::Own(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Passing(passing) => (passing, false),
+            Self::Call(passing) => (passing, true),
+        };
+        let polled = match passing.poll(cx) {
+            Ok(polled) => polled,
+            Err(overdue) => {
+                if let Some((watcher, bytes)) = passing.body.give_up() {
+                    watcher.overdue(overdue, bytes);
+                }
+                Poll::Ready(Some(Err(Broken::Overdue)))
+            }
+        };
+        if call
+            && let Poll::Ready(Some(Err(error))) = &polled
+            && let Some(trailers) = grpc::farewell(error)
+        {
+            *this = Self::Own(None);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Passing(body) => body.is_end_stream(),
+            Self::Passing(passing) | Self::Call(passing) => passing.body.is_end_stream(),
+            Self::Switching(_) => true,
             Self::Own(text) => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Passing(body) => body.size_hint(),
+            Self::Passing(passing) | Self::Call(passing) => passing.body.size_hint(),
+            Self::Switching(_) => SizeHint::with_exact(0),
             Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
         }
     }

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::forward::{Begun, Echo, answer_ourselves, begin};
 use super::inside::{Far, Inside, Whole};
 use super::outbound::Outbound;
-use super::{Job, facts};
+use super::{Job, admission, facts};
 use crate::exchange::Tunneled;
 use crate::net::server::{Continuation, Next};
 use crate::net::upstream::Phases;
@@ -24,11 +24,12 @@ pub(super) async fn connect(
     job: Job,
     mut request: Request<Received>,
 ) -> Response<ResponseBody> {
+    let refused = admission::refused(&front.proxy, &job, &request);
     let Begun { mut exchange, .. } = begin(&front.proxy, &job, &mut request, &Ahead::default()).await;
     exchange.record().tunnel = Some(Tunneled::Connect);
     let Job { live, to, caller, .. } = job;
     let accept = request.headers().get(ACCEPT);
-    let to = match to {
+    let to = match refused.map_or(to, Err) {
         Ok(to) => to,
         Err(error) => return answer_ourselves(exchange, caller, &error, accept, Echo::default()),
     };

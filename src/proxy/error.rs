@@ -3,15 +3,17 @@
 //! They are marked as ours by `Proxy-Status` (RFC 9209), so that nobody looks for them in the service.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::body::ResponseBody;
 use crate::config::Upstream;
-use crate::exchange::Outcome;
+use crate::exchange::{Outcome, grpc};
+use crate::net::server::Unreadable;
 use crate::net::upstream::SendError;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Marks what tracecar answers by itself (RFC 9209).
+pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// An answer of our own.
 #[derive(Debug)]
@@ -22,6 +24,10 @@ pub(super) struct Error {
     kind: &'static str,
     /// One sentence for people.
     pub(super) detail: String,
+    /// The service has reset the stream of the request with this code of HTTP/2.
+    reset: Option<u32>,
+    /// It was a call, and its deadline was over by then.
+    overdue: bool,
 }
 
 impl Error {
@@ -35,6 +41,9 @@ impl Error {
             }
             SendError::ConnectTimeout(_) => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::UpstreamConnectTimeout, "connection_timeout")
+            }
+            SendError::Busy(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Outcome::Overloaded, "connection_limit_reached")
             }
             SendError::HeaderTimeout(_) => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::UpstreamTimeout, "http_response_timeout")
@@ -53,7 +62,7 @@ impl Error {
             SendError::Denied(reason) => reason.clone(),
             error => format!("no answer from the service at {upstream}: {error}"),
         };
-        Self { status, outcome, kind, detail }
+        Self { status, outcome, kind, detail, reset: None, overdue: false }
     }
 
     /// The caller broke off in the middle of its request. If only its sending side is closed, it learns of it.
@@ -63,12 +72,91 @@ impl Error {
             outcome: Outcome::ClientGoneBeforeResponse,
             kind: "http_request_error",
             detail: "the request was not sent completely".to_owned(),
+            reset: None,
+            overdue: false,
+        }
+    }
+
+    /// What no request could be read from.
+    pub(super) fn unreadable(problem: &Unreadable) -> Self {
+        let Unreadable { outcome, status, ref detail } = *problem;
+        let status = status.unwrap_or(StatusCode::BAD_REQUEST);
+        Self {
+            status,
+            outcome,
+            kind: "http_request_error",
+            detail: detail.clone(),
+            reset: None,
+            overdue: false,
         }
     }
 
     /// A request that an intermediary before an origin server has no use for.
     pub(super) fn rejected(status: StatusCode, detail: &str) -> Self {
-        Self { status, outcome: Outcome::Rejected, kind: "http_request_denied", detail: detail.to_owned() }
+        let (outcome, kind) = (Outcome::Rejected, "http_request_denied");
+        Self { status, outcome, kind, detail: detail.to_owned(), reset: None, overdue: false }
+    }
+
+    /// The same error of a call: the service has reset its stream with the code `reset`, or its deadline was over.
+    pub(super) fn of_call(self, reset: Option<u32>, overdue: bool) -> Self {
+        Self { reset, overdue, ..self }
+    }
+
+    /// The status for a call. It is what its client would say of the same trouble without us, so that it does not try again what
+    /// it would not have tried again. A service that has a call and does not answer may be at it still: `UNAVAILABLE`
+    /// asks for another try, and `DEADLINE_EXCEEDED` does not.
+    pub(super) fn grpc_status(&self) -> u8 {
+        match (self.outcome, self.reset) {
+            (_, Some(code)) => grpc::of_reset(code),
+            // Services close connections for which they have no more use, and may do so before the caller's own clock says so.
+            (_, None) if self.overdue => grpc::DEADLINE_EXCEEDED,
+            (Outcome::UpstreamTimeout, None) => grpc::DEADLINE_EXCEEDED,
+            (Outcome::ClientGoneBeforeResponse, None) => grpc::CANCELLED,
+            _ => grpc::of_http(self.status.as_u16()),
+        }
+    }
+
+    /// The answer to a call, whose clients read no other (RPC-14).
+    pub(super) fn reply_to_call(&self, status: u8) -> Response<ResponseBody> {
+        let mut response = super::grpc::answer(status, &self.detail);
+        response.headers_mut().insert(PROXY_STATUS, self.proxy_status());
+        response
+    }
+
+    /// As much is under way as may be at once. The caller may try again in a moment.
+    pub(super) fn overloaded(detail: &str) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            outcome: Outcome::Overloaded,
+            kind: "connection_limit_reached",
+            detail: detail.to_owned(),
+            reset: None,
+            overdue: false,
+        }
+    }
+
+    /// The caller did not go on with its request's content (GW-3).
+    pub(super) fn request_timeout() -> Self {
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            outcome: Outcome::ClientNotSending,
+            kind: "http_request_error",
+            detail: "the request's content did not go on within timeouts.request_body".to_owned(),
+            reset: None,
+            overdue: false,
+        }
+    }
+
+    /// A request that lasts for longer than any may.
+    pub(super) fn stream_timeout() -> Self {
+        Self {
+            status: StatusCode::GATEWAY_TIMEOUT,
+            outcome: Outcome::StreamTimeout,
+            kind: "http_response_timeout",
+            detail: "the request was not answered within timeouts.stream".to_owned(),
+            reset: None,
+            overdue: false,
+        }
     }
 
     /// The answer: short, plain text or JSON by `Accept`.
@@ -102,6 +190,9 @@ impl Error {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         headers.insert(PROXY_STATUS, self.proxy_status());
+        if self.outcome == Outcome::Overloaded {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 
@@ -153,6 +244,28 @@ mod tests {
             error.proxy_status(),
             r#"tracecar; error=http_request_denied; details="a \"quoted\" \\ thingand ""#
         );
+    }
+
+    #[test]
+    fn the_status_of_a_call_does_not_ask_for_a_second_try_that_may_do_things_twice() {
+        use std::time::Duration;
+
+        use crate::config::UpstreamProtocol;
+        let upstream = Upstream { protocol: UpstreamProtocol::H2c, host: "a".into(), port: 1, address: None };
+        let name = |error: SendError, code| {
+            let status = Error::upstream(&error, &upstream).of_call(code, false).grpc_status();
+            crate::exchange::GRPC_STATUS[usize::from(status)]
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(name(SendError::Refused, None), "UNAVAILABLE");
+        assert_eq!(name(SendError::ConnectTimeout(second), None), "UNAVAILABLE");
+        assert_eq!(name(SendError::HeaderTimeout(second), None), "DEADLINE_EXCEEDED");
+        assert_eq!(name(SendError::Reset(String::new()), None), "UNAVAILABLE");
+        assert_eq!(name(SendError::Reset(String::new()), Some(0xb)), "RESOURCE_EXHAUSTED", "RPC-13");
+        assert_eq!(name(SendError::Denied(String::new()), None), "PERMISSION_DENIED");
+        let overdue = Error::upstream(&SendError::Reset(String::new()), &upstream).of_call(None, true);
+        assert_eq!(overdue.grpc_status(), grpc::DEADLINE_EXCEEDED);
+        assert_eq!(name(SendError::Tls(String::new()), None), "UNAVAILABLE");
     }
 
     #[test]

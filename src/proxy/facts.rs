@@ -1,51 +1,53 @@
 //! What a request and its way say of themselves, noted on the exchange.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::body::Said;
-use super::{Job, Outgoing, Way};
+use super::{Job, Outgoing, Way, grpc};
 use crate::config::Live;
 use crate::exchange::{Exchange, Keeping, Record, RequestFacts, Side, Stream, Text};
+use crate::net::server::Connection;
 use crate::net::upstream::Phases;
-use crate::wire::forwarded::Origin;
+use crate::wire::forwarded::tell::Hop;
+use crate::wire::forwarded::{Origin, is_trusted};
 use crate::wire::{Received, target};
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-const GRPC: &[u8] = b"application/grpc";
-
-/// `UNKNOWN`.
-const GRPC_UNKNOWN: u8 = 2;
-
-/// Bytes of `grpc-message` that are kept.
-const MAX_GRPC_MESSAGE: usize = 1024;
-
-/// Notes what the request says. `peer` is who sent it.
+/// Notes what the request says that came on `connection`.
 pub(super) fn note_request(
     exchange: &mut Exchange,
     request: &Request<Received>,
     job: &Job,
-    peer: SocketAddr,
+    connection: &Connection,
 ) {
     let live = &job.live;
     exchange.note_request(|record| {
         let user_agent = request.headers().get(USER_AGENT).map(|value| record.put_bytes(value.as_bytes()));
+        let mut route = job.route.clone();
+        if grpc::has_call(request.headers()) {
+            let (method, path) = live.rpc_methods.find(request.uri().path());
+            record.rpc = Some(method);
+            // Calls are told apart by their methods wherever requests are by their routes.
+            route = path.or(route);
+        }
         let facts = RequestFacts {
             known_method: live.known_methods.iter().any(|known| known == request.method().as_str()),
             method: request.method().clone(),
             url: None,
             path: Text::default(),
             query: None,
-            scheme: "http",
+            scheme: scheme(connection),
             authority: Text::default(),
             user_agent,
-            route: job.route.clone(),
+            route,
             version: request.version(),
-            client: peer.ip(),
+            client: connection.caller().ip(),
         };
+        record.tls = connection.tls().cloned();
         match &job.way {
             Way::Inbound(_) => of_served(record, request, live, facts),
             Way::Outbound(outgoing) => of_called(record, request, live, outgoing, facts),
@@ -62,15 +64,31 @@ fn of_served(
     let path = record.put(request.uri().path());
     let query = request.uri().query().map(|query| record.put(&live.query.apply(query)));
     let authority = record.put(target::authority(request));
-    let origin = Origin::of(request.headers(), facts.client, &live.trusted_proxies);
+    let origin = Origin::of(request.headers(), facts.client, &live.trusted_proxies, &live.trusted_headers);
     RequestFacts {
         path,
         query,
-        scheme: origin.scheme.unwrap_or("http"),
+        scheme: origin.scheme.unwrap_or(facts.scheme),
         authority: origin.host.map_or(authority, |host| record.put(&host)),
         client: origin.client,
         ..facts
     }
+}
+
+/// Tells the service of its caller what the settings say (FWD-6). What is known of the original request is read again, since
+/// `Connection` may have named what it was read from.
+pub(super) fn tell_of_caller(request: &mut Request<Received>, live: &Live, connection: &Connection) {
+    let peer = connection.caller().ip();
+    let origin = Origin::of(request.headers(), peer, &live.trusted_proxies, &live.trusted_headers);
+    let authority = target::authority(request).to_owned();
+    let trusted = is_trusted(peer, &live.trusted_proxies);
+    let hop = Hop { peer, trusted, scheme: scheme(connection), authority: &authority };
+    live.telling.apply(request.headers_mut(), &hop, &origin);
+}
+
+/// The scheme that a caller used on its connection.
+fn scheme(connection: &Connection) -> &'static str {
+    if connection.tls().is_some() { "https" } else { "http" }
 }
 
 /// The URL of a call is written once, and its parts are parts of it. The authority is what the front made of the target:
@@ -143,8 +161,8 @@ pub(super) fn note_phases(exchange: &mut Exchange, phases: &Phases, answered: bo
 /// Notes what a response says of a failure, and what is to be read of the rest of it.
 pub(super) fn note_failure(record: &mut Record, response: &Response<Received>, keeping: &Keeping) -> Said {
     let headers = response.headers();
-    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let grpc = kind.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC));
+    // A call may be answered by somebody who knows nothing of gRPC.
+    let grpc = record.rpc.is_some() || grpc::has_call(headers);
     let status = response.status().as_u16();
     let route = record.request.as_ref().and_then(|request| request.route.as_deref());
     let chosen = record.side == Side::Inbound && status < 500 && keeping.chooses(route, status);
@@ -153,7 +171,7 @@ pub(super) fn note_failure(record: &mut Record, response: &Response<Received>, k
     }
     if grpc {
         // Where there is no content, the trailers are in the head (RPC-12).
-        note_grpc(record, headers);
+        grpc::note_status(record, headers);
     }
     record.chosen = chosen;
     let failed = chosen || status >= 500;
@@ -164,18 +182,21 @@ pub(super) fn note_failure(record: &mut Record, response: &Response<Received>, k
     Said { content: failed && keeping.content, grpc }
 }
 
-/// Notes the status of a gRPC call (RPC-12) and its message, if they are here.
-pub(super) fn note_grpc(record: &mut Record, headers: &HeaderMap) {
-    let Some(status) = headers.get("grpc-status") else { return };
-    // Clients take what they cannot read for a failure, and so do we.
-    let status = status.to_str().ok().and_then(|status| status.parse().ok()).unwrap_or(GRPC_UNKNOWN);
-    record.grpc_status = Some(status);
-    if status != 0
-        && let Some(message) = headers.get("grpc-message")
-    {
-        let message = &message.as_bytes()[..message.len().min(MAX_GRPC_MESSAGE)];
-        let evidence = record.evidence.get_or_insert_default();
-        evidence.grpc_message = Some(String::from_utf8_lossy(message).into_owned());
+/// The status of a response as it stands on the wire of the side that the record is about: what the caller from the network is
+/// sent, or what the destination sent. Inside, a change of protocol is a 101; to whoever speaks HTTP/2, it is a 200 (HX-5).
+pub(super) fn status_of(
+    response: &Response<Received>,
+    switching: bool,
+    side: Side,
+    received: Version,
+) -> StatusCode {
+    let version = match side {
+        Side::Inbound => received,
+        Side::Outbound => response.version(),
+    };
+    match switching && version == Version::HTTP_2 {
+        true => StatusCode::OK,
+        false => response.status(),
     }
 }
 

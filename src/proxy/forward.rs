@@ -10,18 +10,22 @@ use std::time::{Duration, SystemTime};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use tokio::time::timeout_at;
 
 use super::body::{LOOKED_AT, Reading, RequestBody, ResponseBody, ResponseWatcher, Upload};
 use super::cause::{self, Cause, Waiting};
 use super::error::Error;
-use super::{Job, Proxy, Way, facts};
+use super::vigil::Patience;
+use super::{Job, Proxy, Way, admission, facts, grpc, recipient};
 use crate::config::Live;
-use crate::exchange::{self, Exchange, Keep, Seen, Side, Start, Whose, random_bytes};
-use crate::net::server::{Caller, FarSide, Tunnel, Unreadable};
-use crate::net::upstream::{Phases, SendError};
+use crate::exchange::{self, Exchange, Keep, Outcome, Seen, Side, Start, Whose, random_bytes};
+use crate::net::server::{Caller, Tunnel, Unreadable};
+use crate::net::upstream::{Observer, Phases, SendError};
+use crate::net::websocket::Opening;
 use crate::propagation::w3c::traceparent_bytes;
 use crate::propagation::{Context, Malformed, Propagation};
-use crate::wire::body::{Ahead, Watched};
+use crate::wire::body::Ahead;
+use crate::wire::h1::Layout;
 use crate::wire::{Received, headers};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -41,79 +45,140 @@ pub(super) async fn forward(
     // Whether it will fail is not known yet.
     let wanted = (job.keep == Keep::Always).then_some(&job.live.keeping);
     let evidence = wanted.and_then(|keeping| keeping.request(request.headers()));
+    let refused = admission::refused(&proxy, &job, &request);
     let ahead = read_ahead(&job, &mut request).await;
     let Begun { mut exchange, upgrade, echo, call } = begin(&proxy, &job, &mut request, &ahead).await;
     exchange.record().evidence = evidence;
     let Job { live, to, caller, .. } = job;
-    let to = match to {
+    let to = match refused.map_or(to, Err) {
         Ok(to) => to,
         Err(error) => return answer_ourselves(exchange, caller, &error, accept.as_ref(), echo),
     };
 
     // rewrite
+    if recipient::ends_here(&mut request) {
+        let response = recipient::answer(&request);
+        return own(exchange, caller, response, Outcome::Complete, echo);
+    }
     if live.via {
         headers::add_via(request.headers_mut(), received);
     }
     if let Some(protocol) = &upgrade {
         headers::request_upgrade(request.headers_mut(), protocol.clone());
     }
+    let opening = request.extensions_mut().remove::<Opening>();
     let head_only = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
     let reading = reading(&exchange, &live, &parts.headers);
-    let (body, upload) = RequestBody::new(ahead, body, caller.connection(), reading);
+    let deadline = exchange.record().rpc.and_then(|_| grpc::deadline(&parts.headers));
+    let timeouts = grpc::patience(&live.timeouts, deadline);
+    let until = live.timeouts.stream.map(|limit| exchange.begun() + limit);
+    let patience = Patience::new(proxy.watch.clone(), live.timeouts.request_body, None);
+    let (body, upload) = RequestBody::new(ahead, body, reading, patience);
 
     // send
     let mut phases = Phases::default();
-    let progress = || upload.as_deref().map_or(0, Upload::bytes);
-    let connected = |local, peer| exchange.handed_over(local, peer);
-    let sent =
-        to.send(Request::from_parts(parts, body), &live.timeouts, progress, connected, &mut phases).await;
+    let watch = Watch { upload: upload.as_deref(), exchange: &exchange, caller: &caller };
+    // In one place, and polled there: it is large, and each move of it is paid by every request.
+    let sent = {
+        let mut sending =
+            std::pin::pin!(to.send(Request::from_parts(parts, body), &timeouts, &watch, &mut phases));
+        match until {
+            None => Some(sending.await),
+            Some(until) => Box::pin(timeout_at(until.into(), sending.as_mut())).await.ok(),
+        }
+    };
+    let uploaded = watch.progress();
     drop(call);
-    facts::note_phases(&mut exchange, &phases, sent.is_ok());
-    let (mut response, lease) = match sent {
-        Ok(answered) => answered,
-        Err(error) => {
-            exchange.record().request_bytes = progress();
-            let error = match upload.is_some_and(|upload| upload.broken()) {
-                true => Error::incomplete_request(),
-                false => Error::upstream(&error, to.upstream()),
+    facts::note_phases(&mut exchange, &phases, matches!(sent, Some(Ok(_))));
+    let (mut response, far) = match sent {
+        Some(Ok(answered)) => answered,
+        failed => {
+            exchange.record().request_bytes = uploaded;
+            let error = match (upload.as_deref(), failed) {
+                (Some(upload), _) if upload.late() => {
+                    proxy.stats.closed_request_body.increment();
+                    Error::request_timeout()
+                }
+                (Some(upload), _) if upload.broken() => Error::incomplete_request(),
+                (_, Some(Err(error))) => {
+                    let overdue = deadline.is_some_and(|deadline| exchange.elapsed() >= deadline);
+                    Error::upstream(&error, to.upstream()).of_call(phases.reset, overdue)
+                }
+                _ => {
+                    proxy.stats.closed_stream.increment();
+                    Error::stream_timeout()
+                }
             };
             return answer_ourselves(exchange, caller, &error, accept.as_ref(), echo);
         }
     };
 
     // watch
-    let protocol = headers::strip_hop_by_hop(response.headers_mut());
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switching && upgrade.is_none() {
-        // The caller would read the new protocol's bytes as HTTP (RFC 9110 section 15.2.2).
-        exchange.record().request_bytes = progress();
-        let error = SendError::Invalid("101 to a request that asked for no upgrade".to_owned());
-        let error = Error::upstream(&error, to.upstream());
-        return answer_ourselves(exchange, caller, &error, accept.as_ref(), echo);
+    if let Some(upload) = &upload {
+        upload.answered();
     }
+    let protocol = headers::strip_hop_by_hop(response.headers_mut());
+    let asked = upgrade.is_some() && far.is_some();
+    let switching = match switches(&response, asked, opening.as_ref(), protocol.as_ref()) {
+        Ok(switching) => switching,
+        Err(reason) => {
+            exchange.record().request_bytes = uploaded;
+            let error = Error::upstream(&SendError::Invalid(reason), to.upstream());
+            return answer_ourselves(exchange, caller, &error, accept.as_ref(), echo);
+        }
+    };
     let stream = facts::stream_of(&response, protocol.as_ref().filter(|_| switching));
-    exchange.note_status(response.status().as_u16(), stream);
+    let status = facts::status_of(&response, switching, exchange.record().side, received);
+    exchange.note_status(status.as_u16(), stream);
     exchange.note_spoken(response.version());
     let said = facts::note_failure(exchange.record(), &response, &live.keeping);
     if live.via {
         let answered = response.version();
         headers::add_via(response.headers_mut(), answered);
     }
+    if live.date {
+        headers::add_date(response.headers_mut());
+    }
     echo.add_to(response.headers_mut());
-    if switching {
-        return switch_protocols(response, protocol, exchange, caller);
+    if let Some(far) = far {
+        let (idle, stats) = (live.timeouts.tunnel, proxy.stats.clone());
+        let tunnel = Tunnel { upstream: far, exchange, idle, stats };
+        return switch_protocols(response, protocol, tunnel, opening, caller);
     }
     if received == Version::HTTP_2 {
         headers::fit_for_http2(response.headers_mut());
     }
     *response.version_mut() = received;
-    // A server whose handler threw an exception answers 500, and often closes without having said so. The next request
-    // must not run into that.
-    let lease = lease.filter(|_| response.status() != StatusCode::INTERNAL_SERVER_ERROR);
     let bodiless = head_only || headers::never_has_content(response.status());
-    let watcher = ResponseWatcher::new(exchange, caller, lease, upload, bodiless, said);
-    response.map(|body| ResponseBody::Passing(Watched::new(Ahead::default(), body, watcher)))
+    let patience = Patience::new(proxy.watch.clone(), live.timeouts.response_body, until);
+    let call = exchange.record().rpc.is_some();
+    let watcher = ResponseWatcher::new(exchange, caller, upload, bodiless, said, proxy.stats.clone());
+    // Only HTTP/2 has trailers for everybody.
+    let call = received == Version::HTTP_2 && call;
+    response.map(|body| ResponseBody::passing(body, watcher, patience, call))
+}
+
+/// What is noted while a request is on its way.
+struct Watch<'a> {
+    upload: Option<&'a Upload>,
+    exchange: &'a Exchange,
+    caller: &'a Caller,
+}
+
+impl Observer for Watch<'_> {
+    fn progress(&self) -> u64 {
+        self.upload.map_or(0, Upload::bytes)
+    }
+
+    fn connected(&self, local: SocketAddr, peer: SocketAddr) {
+        self.exchange.handed_over(local, peer);
+    }
+
+    fn interim(&self, mut response: Response<()>, layout: Option<&Layout>) {
+        headers::strip_hop_by_hop(response.headers_mut());
+        self.caller.inform(&response, layout);
+    }
 }
 
 /// Writes the record of bytes from which no request could be read.
@@ -122,13 +187,13 @@ pub(super) fn record_unreadable(
     live: &Live,
     side: Side,
     peer: SocketAddr,
-    problem: Unreadable,
+    problem: &Unreadable,
 ) {
     let inbound = side == Side::Inbound;
     let start = Start::new(side, inbound.then_some(peer));
     let mut exchange = proxy.recorder.begin(start, &live.sampler);
     let record = exchange.record();
-    record.status = problem.status.filter(|_| inbound);
+    record.status = problem.status.filter(|_| inbound).map(|status| status.as_u16());
     record.detail = record.put(&problem.detail);
     exchange.finish(problem.outcome);
 }
@@ -207,11 +272,14 @@ pub(super) async fn begin(
     let mut exchange = proxy.recorder.begin(start, &live.sampler);
     let record = exchange.record();
     (record.links, record.ancestry) = (links, ancestry);
-    facts::note_request(&mut exchange, request, job, connection.peer);
+    facts::note_request(&mut exchange, request, job, connection);
     // After the caller's context was read and before ours is put in: `Connection` may name either (HOP-1).
     let upgrade = headers::strip_hop_by_hop(request.headers_mut());
+    if matches!(job.way, Way::Inbound(_)) && !live.telling.passes() {
+        facts::tell_of_caller(request, live, connection);
+    }
     // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
-    let upgrade = upgrade.filter(|_| request.version() == Version::HTTP_11);
+    let upgrade = upgrade.filter(|_| request.version() != Version::HTTP_10);
 
     let third_party = matches!(&job.way, Way::Outbound(outgoing) if outgoing.destination.strip);
     if third_party {
@@ -357,30 +425,75 @@ pub(super) fn answer_ourselves(
     let record = exchange.record();
     let correlation = record.text(record.correlation).to_owned();
     record.detail = record.put(&error.detail);
-    let mut response = error.reply(accept, &correlation, &trace);
+    record.grpc_status = record.rpc.map(|_| error.grpc_status());
+    let response = match record.grpc_status {
+        Some(status) => error.reply_to_call(status),
+        None => error.reply(accept, &correlation, &trace),
+    };
+    own(exchange, caller, response, error.outcome, echo)
+}
+
+/// Finishes with a response that is none of the service.
+fn own(
+    mut exchange: Exchange,
+    caller: Caller,
+    mut response: Response<ResponseBody>,
+    outcome: Outcome,
+    echo: Echo,
+) -> Response<ResponseBody> {
+    let record = exchange.record();
     record.response_bytes = response.body().size_hint().exact().unwrap_or_default();
     echo.add_to(response.headers_mut());
     // What the service is told of a call that came to nothing is no answer of its destination.
-    if exchange.record().side == Side::Inbound {
-        exchange.note_status(error.status.as_u16(), None);
+    if record.side == Side::Inbound {
+        exchange.note_status(response.status().as_u16(), None);
     }
-    caller.settle(exchange, error.outcome);
+    caller.settle(exchange, outcome);
     response
+}
+
+/// Whether an answer changes the protocol, to one that was `asked` for and whose far side is there.
+///
+/// # Errors
+/// Says why the caller must not get it.
+fn switches(
+    response: &Response<Received>,
+    asked: bool,
+    opening: Option<&Opening>,
+    protocol: Option<&HeaderValue>,
+) -> Result<bool, String> {
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switching && !asked {
+        // The caller would read the new protocol's bytes as HTTP (RFC 9110 section 15.2.2).
+        return Err("101 to a request that asked for no upgrade".to_owned());
+    }
+    match opening {
+        Some(opening) => opening.agreed(response, protocol),
+        None => Ok(switching),
+    }
 }
 
 /// Hands both sides to a tunnel, which carries the exchange until both have closed.
 fn switch_protocols(
     mut response: Response<Received>,
     protocol: Option<HeaderValue>,
-    exchange: Exchange,
+    tunnel: Tunnel,
+    opening: Option<Opening>,
     caller: Caller,
 ) -> Response<ResponseBody> {
-    if let Some(protocol) = protocol {
-        headers::request_upgrade(response.headers_mut(), protocol);
+    match opening {
+        Some(opening) => {
+            Opening::accept(&mut response);
+            opening.open(tunnel, caller);
+        }
+        None => {
+            if let Some(protocol) = protocol {
+                headers::request_upgrade(response.headers_mut(), protocol);
+            }
+            caller.upgrade(tunnel);
+        }
     }
-    let upstream = FarSide::Upgraded(hyper::upgrade::on(&mut response));
-    caller.upgrade(Tunnel { upstream, exchange });
-    response.map(|_| ResponseBody::Own(None))
+    response.map(|mut nothing| ResponseBody::Switching(nothing.take_layout()))
 }
 
 fn count_malformed(proxy: &Proxy, malformed: Malformed) {

@@ -16,11 +16,13 @@ use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 
 use super::body::ResponseBody;
+use super::error::Error;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
-use crate::config::{Live, Swap, Timeouts, WeakSwap};
+use crate::config::{Limits, Live, Swap, Timeouts, WeakSwap};
 use crate::net::Drain;
-use crate::net::server::{self, Bounds, Caller, Handler, Surroundings, Unreadable};
+use crate::net::arrival::Arrived;
+use crate::net::server::{self, Bounds, Caller, Handler, Http2Bounds, Surroundings, Unreadable};
 use crate::stats::Stats;
 use crate::wire::Received;
 
@@ -73,9 +75,23 @@ impl Role {
 }
 
 /// What a connection that begins now is held to.
-pub(super) fn bounds(live: &Live) -> Bounds {
-    let Timeouts { detection, request_header, idle, .. } = live.timeouts;
-    Bounds { detection, request_header, idle, half_close: live.half_close }
+pub fn bounds(live: &Live) -> Bounds {
+    let Timeouts { detection, request_header, request_body, idle, response_send, .. } = live.timeouts;
+    let Limits { connections, header_bytes, headers, target_bytes, http2_streams, http2_resets, .. } =
+        live.limits;
+    Bounds {
+        detection,
+        request_header,
+        idle,
+        half_close: live.half_close,
+        request_body,
+        response_send,
+        head_bytes: header_bytes,
+        header_lines: headers,
+        target_bytes,
+        connections,
+        http2: Http2Bounds { streams: http2_streams.try_into().unwrap_or(u32::MAX), resets: http2_resets },
+    }
 }
 
 impl Handler for Front {
@@ -105,22 +121,38 @@ impl Handler for Front {
         held: G,
     ) {
         let surroundings = Surroundings { drain, stats };
-        let redirected = match &*self.now() {
-            Role::Outbound(way) => way.redirected(),
-            Role::Inbound(_) => None,
+        let (redirected, entrance) = match &*self.now() {
+            Role::Outbound(way) => (way.redirected(), None),
+            Role::Inbound(way) => (None, way.entrance(peer.ip())),
         };
-        match redirected {
-            Some(way) => {
-                Box::pin(super::transparent::accept(way, stream, peer, surroundings, held)).await;
-            }
-            None => server::serve(stream.into(), Bytes::new(), peer, self, surroundings, held).await,
+        if let Some(way) = redirected {
+            return Box::pin(super::transparent::accept(way, stream, peer, surroundings, held)).await;
         }
+        let arrived = match entrance {
+            Some((entrance, limits)) => {
+                Box::pin(async { entrance.arrive(stream, peer, limits, &surroundings).await }).await
+            }
+            None => Ok(Arrived { stream: stream.into(), early: Bytes::new(), peer: peer.into() }),
+        };
+        match arrived {
+            Ok(Arrived { stream, early, peer }) => {
+                server::serve(stream, early, peer, self, surroundings, held).await;
+            }
+            Err(turned) => {
+                turned.into_iter().for_each(|problem| self.unreadable(peer, problem));
+                drop(held);
+            }
+        }
+    }
+
+    fn refusal(&self, problem: &Unreadable) -> Response<ResponseBody> {
+        Error::unreadable(problem).reply(None, "", "")
     }
 
     fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
         match &*self.now() {
-            Role::Inbound(way) => way.unreadable(peer, problem),
-            Role::Outbound(way) => way.note_unreadable(peer, problem),
+            Role::Inbound(way) => way.unreadable(peer, &problem),
+            Role::Outbound(way) => way.note_unreadable(peer, &problem),
         }
     }
 }

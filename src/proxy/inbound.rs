@@ -1,7 +1,7 @@
 //! The front for requests from the network to the service.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::USER_AGENT;
@@ -10,10 +10,10 @@ use http::{Method, Request, Response, StatusCode};
 use super::body::{RequestBody, ResponseBody};
 use super::error::Error;
 use super::{Job, Proxy, Way, forward};
-use crate::config::{self, Live, Trust};
+use crate::config::{self, Live, Timeouts, Trust};
 use crate::exchange::{Keep, Match, Side};
+use crate::net::arrival::{Entrance, Limits};
 use crate::net::connector::Connector;
-use crate::net::own::OwnSockets;
 use crate::net::server::{Caller, Connection, Unreadable};
 use crate::net::upstream::Pool;
 use crate::wire::Received;
@@ -25,28 +25,34 @@ pub struct Inbound {
     live: Arc<Live>,
     to: Arc<Pool<RequestBody>>,
     trust: Option<Trust>,
-    /// Connections that were opened to what is thought to be the service.
-    own: Arc<OwnSockets>,
+    /// Opens connections to what is thought to be the service, and knows them.
+    connector: Arc<Connector>,
+    /// What comes before HTTP.
+    entrance: Arc<Entrance>,
 }
 
 impl Inbound {
-    /// Passes what comes in on to the service of `inbound`. What `before` did is done on its connections to that service.
+    /// Passes what comes in by `entrance` on to the service of `inbound`. What `before` did is done on its connections to that service.
     pub fn new(
         proxy: Arc<Proxy>,
         live: Arc<Live>,
         inbound: &config::Inbound,
         connector: Arc<Connector>,
+        entrance: Arc<Entrance>,
         before: Option<&Self>,
     ) -> Self {
-        let own = connector.own.clone();
-        let same = before.filter(|before| *before.to.upstream() == inbound.to);
+        let same = |before: &&Self| {
+            *before.to.upstream() == inbound.to && Arc::ptr_eq(&before.connector, &connector)
+        };
+        let same = before.filter(same);
         let keep = live.timeouts.upstream_idle;
         let to = match same {
             Some(before) => before.to.clone(),
-            None => Pool::new(inbound.to.clone(), connector, keep, proxy.stats.clone()),
+            None => Pool::new(inbound.to.clone(), connector.clone(), keep, proxy.stats.clone()),
         };
         to.keep_for(keep);
-        Self { proxy, live, to, trust: inbound.trust, own }
+        to.allow(live.limits.upstream_connections);
+        Self { proxy, live, to, trust: inbound.trust, connector, entrance }
     }
 
     /// Whether the service that we have called turns out to be ourselves. Calls of the service to itself by way of us are
@@ -54,11 +60,18 @@ impl Inbound {
     fn is_loop(&self, connection: &Connection) -> bool {
         let Connection { peer, local, .. } = connection;
         // A connection of ours has one host at both ends. Callers from elsewhere need not be looked for.
-        peer.ip().to_canonical() == local.ip().to_canonical() && self.own.contains(*peer, *local)
+        peer.ip().to_canonical() == local.ip().to_canonical() && self.connector.own.contains(*peer, *local)
     }
 }
 
 impl Inbound {
+    /// What a connection from there has to begin with before HTTP, and how long that may take.
+    pub(super) fn entrance(&self, peer: IpAddr) -> Option<(Arc<Entrance>, Limits)> {
+        let Timeouts { detection, tls_handshake: handshake, .. } = self.live.timeouts;
+        let limits = Limits { detection, handshake };
+        self.entrance.expects(peer).then(|| (self.entrance.clone(), limits))
+    }
+
     pub(super) fn live(&self) -> &Arc<Live> {
         &self.live
     }
@@ -89,12 +102,12 @@ impl Inbound {
             )),
             _ => Ok(self.to.clone()),
         };
-        let trust = self.trust.unwrap_or_else(|| live.trust_of(connection.peer.ip()));
+        let trust = self.trust.unwrap_or_else(|| live.trust_of(connection.caller().ip()));
         let job = Job { live, to, route, keep, caller, way: Way::Inbound(trust) };
         forward::forward(self.proxy.clone(), job, request)
     }
 
-    pub(super) fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
+    pub(super) fn unreadable(&self, peer: SocketAddr, problem: &Unreadable) {
         forward::record_unreadable(&self.proxy, &self.live, Side::Inbound, peer, problem);
     }
 }

@@ -19,7 +19,7 @@ use crate::config::{Live, Upstream, UpstreamProtocol};
 use crate::exchange::{Exchange, Keep, Outcome};
 use crate::net::first_bytes::{self, FirstBytes, Hello};
 use crate::net::intercept::{self, Authority, InterceptError, Pinned};
-use crate::net::server::{self, FarSide, Surroundings, Tunnel};
+use crate::net::server::{self, Surroundings, Tunnel};
 use crate::net::stream::Stream;
 use crate::net::upstream::{Phases, SendError};
 use crate::wire::egress::Denied;
@@ -285,7 +285,8 @@ impl Inside {
                 if let Some(phases) = phases {
                     facts::note_phases(&mut exchange, &phases, false);
                 }
-                Tunnel { upstream: FarSide::Connected(stream), exchange }.run(client, early).await;
+                let (idle, stats) = (live.timeouts.tunnel, front.proxy.stats.clone());
+                Tunnel { upstream: stream.into(), exchange, idle, stats }.run(client, early).await;
             }
             Err(Unreached { error, phases }) => not_reached(exchange, &client, &error, &phases, &to),
         }

@@ -3,6 +3,7 @@
 //! A front ([`inbound`] or [`outbound`]) decides where a request goes and what is known of it; `forward` acts. Everything
 //! that both need is here.
 
+mod admission;
 mod body;
 mod cause;
 mod connect;
@@ -10,20 +11,24 @@ mod error;
 mod facts;
 pub mod forward;
 mod front;
+mod grpc;
 pub mod inbound;
 mod inside;
 pub mod outbound;
 mod pools;
+mod recipient;
 mod transparent;
+mod vigil;
 
 pub use body::{RequestBody, ResponseBody};
-pub use front::{Front, Role};
+pub use front::{Front, Role, bounds};
 pub use inside::Interception;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use self::error::Error;
+use self::vigil::Watch;
 use crate::config::{Live, Trust};
 use crate::exchange::{Destination, Keep, Lineage, Recorder};
 use crate::net::process::Processes;
@@ -41,6 +46,8 @@ pub struct Proxy {
     lineage: Arc<Lineage>,
     /// Looks into the process table, where that is wanted.
     processes: Arc<Processes>,
+    /// Whoever waits for content.
+    watch: Arc<Watch>,
 }
 
 impl Proxy {
@@ -51,7 +58,7 @@ impl Proxy {
         lineage: Arc<Lineage>,
         processes: Arc<Processes>,
     ) -> Arc<Self> {
-        Arc::new(Self { recorder, stats, lineage, processes })
+        Arc::new(Self { recorder, stats, lineage, processes, watch: Arc::default() })
     }
 }
 

@@ -98,6 +98,7 @@ impl Doors {
             None => Pools::new(connector, keep, proxy.stats.clone()),
         };
         pools.keep_for(keep);
+        pools.allow(live.limits.upstream_connections);
         Self { proxy, live, pools, interception, inwards }
     }
 
@@ -169,9 +170,13 @@ impl Handler for Inner {
         }
     }
 
+    fn refusal(&self, problem: &Unreadable) -> Response<ResponseBody> {
+        Error::unreadable(problem).reply(None, "", "")
+    }
+
     fn unreadable(&self, peer: SocketAddr, problem: Unreadable) {
         if let Some(now) = self.now() {
-            now.note_unreadable(peer, problem);
+            now.note_unreadable(peer, &problem);
         }
     }
 }
@@ -228,7 +233,7 @@ impl Outbound {
         matches!(self.door, Door::Transparent).then(|| self.clone())
     }
 
-    pub(super) fn note_unreadable(&self, peer: SocketAddr, problem: Unreadable) {
+    pub(super) fn note_unreadable(&self, peer: SocketAddr, problem: &Unreadable) {
         forward::record_unreadable(&self.proxy, &self.live, Side::Outbound, peer, problem);
     }
 

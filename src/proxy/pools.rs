@@ -1,6 +1,7 @@
 //! The connections of one worker to all destinations that its service calls.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,11 +28,13 @@ struct Known {
     pools: HashMap<Upstream, Arc<Pool<RequestBody>>>,
     /// How long connections are kept without use.
     keep: Duration,
+    /// How many connections there may be to one destination.
+    limit: Option<NonZeroUsize>,
 }
 
 impl Pools {
     pub(super) fn new(connector: Arc<Connector>, keep: Duration, stats: Arc<Stats>) -> Arc<Self> {
-        let known = Known { pools: HashMap::new(), keep };
+        let known = Known { pools: HashMap::new(), keep, limit: None };
         Arc::new(Self { connector, stats, pools: Mutex::new(known) })
     }
 
@@ -42,6 +45,13 @@ impl Pools {
         known.pools.values().for_each(|pool| pool.keep_for(keep));
     }
 
+    /// Opens no more connections than that to one destination from now on.
+    pub(super) fn allow(&self, limit: Option<NonZeroUsize>) {
+        let mut known = self.lock();
+        known.limit = limit;
+        known.pools.values().for_each(|pool| pool.allow(limit));
+    }
+
     /// What opens connections.
     pub(super) fn connector(&self) -> &Arc<Connector> {
         &self.connector
@@ -50,7 +60,7 @@ impl Pools {
     /// The connections to `upstream`.
     pub(super) fn of(&self, upstream: Upstream) -> Arc<Pool<RequestBody>> {
         let mut known = self.lock();
-        let Known { pools, keep } = &mut *known;
+        let Known { pools, keep, limit } = &mut *known;
         if let Some(known) = pools.get(&upstream) {
             return known.clone();
         }
@@ -58,6 +68,7 @@ impl Pools {
             pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.keeps_any());
         }
         let pool = Pool::new(upstream.clone(), self.connector.clone(), *keep, self.stats.clone());
+        pool.allow(*limit);
         // Where all are busy, one more is not remembered; it works all the same.
         if pools.len() < MAX_POOLS {
             pools.insert(upstream, pool.clone());

@@ -137,6 +137,8 @@ struct Line<'r> {
     protocol: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc_status: Option<&'static str>,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_type: Option<String>,
@@ -198,6 +200,7 @@ impl<'r> Line<'r> {
             route: request.and_then(|request| request.route.as_deref()),
             protocol: request.map(|request| words::protocol(request.version)),
             status: record.status,
+            grpc_status: record.grpc_status_name(),
             outcome: record.outcome.as_str(),
             error_type: record.error_type().map(Into::into),
             fault: record.fault().map(|fault| fault.as_str()),
@@ -245,6 +248,7 @@ fn text_line(line: &Line<'_>) -> String {
     };
     word("side", Some(line.side).filter(|side| *side != Side::Inbound.as_str()));
     word("protocol", line.protocol);
+    word("grpc", line.grpc_status);
     word("outcome", Some(line.outcome).filter(|outcome| *outcome != Outcome::Complete.as_str()));
     word("error", line.error_type.as_deref());
     word("fault", line.fault);

@@ -3,6 +3,9 @@
 //! * `http_server_request_duration_seconds`: the conventions' one histogram of requests (MET-1, MET-9, MET-11).
 //!   Streams stay out of it: how long a caller stays subscribed says nothing about latency.
 //! * `http_client_request_duration_seconds`: the same of calls (MET-2). Tunnels stay out of it, too.
+//! * `rpc_server_call_duration_seconds`, `rpc_client_call_duration_seconds`: gRPC calls, which are in these in place of those
+//!   above, as their spans are spans of RPC (RPC-10, RPC-15). How long a call streams is nobody's to know beforehand, so
+//!   streaming ones are in, too.
 //! * `tracecar_…`: what the conventions have no name for.
 //!
 //! Nothing a caller sends becomes a label as it is: methods are normalised (MET-12), paths and hosts are left out
@@ -24,7 +27,7 @@ use prometheus_client::registry::{Registry, Unit};
 mod labels;
 mod rows;
 
-use self::labels::{CallLabels, Ids, RequestLabels};
+use self::labels::{CallLabels, Ids, RequestLabels, RpcLabels};
 use self::rows::Rows;
 use super::exposition::{Exposition, text_from_openmetrics};
 use crate::config::Service;
@@ -60,6 +63,8 @@ struct Inner {
 struct Traffic {
     requests: Capped<RequestLabels>,
     calls: Capped<CallLabels>,
+    rpcs_served: Capped<RpcLabels>,
+    rpcs_called: Capped<RpcLabels>,
     lineage: Family<Word, Counter>,
     stream_first_byte: Family<Word, HistogramWithExemplars<Ids>, fn() -> HistogramWithExemplars<Ids>>,
     streams: Family<Word, Counter>,
@@ -81,15 +86,12 @@ impl Metrics {
         let mut registry = Registry::default();
         let overflow = Family::<Word, Counter>::default();
         let name = "http_server_request_duration";
+        let overflowed = |metric| overflow.get_or_create_owned(&[("metric", metric)]);
         let traffic = Traffic {
-            requests: Capped::new(
-                max_label_sets,
-                overflow.get_or_create_owned(&[("metric", "http_server_request_duration_seconds")]),
-            ),
-            calls: Capped::new(
-                max_label_sets,
-                overflow.get_or_create_owned(&[("metric", "http_client_request_duration_seconds")]),
-            ),
+            requests: Capped::new(max_label_sets, overflowed("http_server_request_duration_seconds")),
+            calls: Capped::new(max_label_sets, overflowed("http_client_request_duration_seconds")),
+            rpcs_served: Capped::new(max_label_sets, overflowed("rpc_server_call_duration_seconds")),
+            rpcs_called: Capped::new(max_label_sets, overflowed("rpc_client_call_duration_seconds")),
             lineage: Family::default(),
             stream_first_byte: Family::new_with_constructor(request_histogram as fn() -> _),
             streams: Family::default(),
@@ -107,6 +109,12 @@ impl Metrics {
         let help = "Duration of HTTP client requests, streams and tunnels left out";
         let name = "http_client_request_duration";
         registry.register_with_unit(name, help, Unit::Seconds, traffic.calls.family.clone());
+        let help = "Duration of gRPC calls that were served";
+        let served = traffic.rpcs_served.family.clone();
+        registry.register_with_unit("rpc_server_call_duration", help, Unit::Seconds, served);
+        let help = "Duration of gRPC calls that were made";
+        let called = traffic.rpcs_called.family.clone();
+        registry.register_with_unit("rpc_client_call_duration", help, Unit::Seconds, called);
         let help = "Calls of the service, by how their parent was found";
         registry.register("tracecar_lineage_calls", help, traffic.lineage.clone());
         let help = "Time until the response head of a response that has no end in sight";
@@ -167,6 +175,8 @@ struct Latest {
     exchanges: Counter,
     request: Option<(RequestLabels, HistogramWithExemplars<Ids>)>,
     call: Option<(CallLabels, HistogramWithExemplars<Ids>)>,
+    rpc_served: Option<(RpcLabels, HistogramWithExemplars<Ids>)>,
+    rpc_called: Option<(RpcLabels, HistogramWithExemplars<Ids>)>,
 }
 
 impl Sink for MetricsSink {
@@ -177,7 +187,9 @@ impl Sink for MetricsSink {
             other => {
                 let exchanges =
                     traffic.exchanges.get_or_create(&[("outcome", record.outcome.as_str())]).clone();
-                other.insert(Latest { outcome: record.outcome, exchanges, request: None, call: None })
+                let (request, call, rpc_served, rpc_called) = (None, None, None, None);
+                let outcome = record.outcome;
+                other.insert(Latest { outcome, exchanges, request, call, rpc_served, rpc_called })
             }
         };
         latest.exchanges.inc();
@@ -190,6 +202,16 @@ impl Sink for MetricsSink {
             }
             (Some(_), Some(stream)) => traffic.stream(record, stream),
             (Some(_), None) if record.tunnel.is_some() => {}
+            (Some(request), None) if record.rpc.is_some() => match record.side {
+                Side::Inbound => {
+                    let labels = RpcLabels::of(record, request);
+                    traffic.rpcs_served.observe(labels, &mut latest.rpc_served, record);
+                }
+                Side::Outbound => {
+                    let labels = RpcLabels::of(record, request);
+                    traffic.rpcs_called.observe(labels, &mut latest.rpc_called, record);
+                }
+            },
             (Some(request), None) => match record.side {
                 Side::Inbound => {
                     traffic.requests.observe(RequestLabels::of(record, request), &mut latest.request, record)

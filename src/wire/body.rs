@@ -12,7 +12,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::Received;
+use super::h1::Layout;
+use super::{Broken, Laid, Received};
 
 /// The one way in which a body ended.
 #[derive(Debug)]
@@ -33,6 +34,9 @@ pub trait Watcher {
     /// The trailers are handed on now; the end comes right after them.
     fn trailers(&mut self, _trailers: &HeaderMap) {}
 
+    /// The sender of the body breaks off with this error; the end comes right after it.
+    fn breaks(&mut self, _error: &(dyn std::error::Error + 'static)) {}
+
     /// `bytes` of content were handed on before the end; trailers do not count.
     fn ended(self, end: End, bytes: u64);
 }
@@ -52,6 +56,16 @@ impl<W: Watcher> Watched<W> {
         Self { ahead, body, bytes: 0, watcher: Some(watcher) }
     }
 
+    /// Whoever is told how it ends; `None` where that has happened.
+    pub fn watcher(&self) -> Option<&W> {
+        self.watcher.as_ref()
+    }
+
+    /// Gives the body up: its watcher is told no more, and handed back with the bytes of content that have passed.
+    pub fn give_up(&mut self) -> Option<(W, u64)> {
+        Some((self.watcher.take()?, self.bytes))
+    }
+
     fn all_read(&self) -> bool {
         self.ahead.is_empty() && self.body.is_end_stream()
     }
@@ -63,14 +77,20 @@ impl<W: Watcher> Watched<W> {
     }
 }
 
+impl<W: Watcher> Laid for Watched<W> {
+    fn layout(&self) -> Option<&Layout> {
+        self.body.layout()
+    }
+}
+
 impl<W: Watcher + Unpin> Body for Watched<W> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let next = match self.ahead.take() {
             Some(read) => Some(read),
             None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
@@ -96,6 +116,9 @@ impl<W: Watcher + Unpin> Body for Watched<W> {
             Some(Err(error)) => {
                 // The error goes on to the taker, who aborts its own message: a body that was cut short never ends
                 // cleanly (FRM-4).
+                if let Some(watcher) = &mut self.watcher {
+                    watcher.breaks(&error);
+                }
                 self.end(End::Broken(describe(&error)));
                 Poll::Ready(Some(Err(error)))
             }
@@ -134,7 +157,7 @@ impl<W: Watcher + Unpin> Body for Watched<W> {
 )]
 pub struct Ahead(Option<Box<VecDeque<Read>>>);
 
-type Read = Result<Frame<Bytes>, hyper::Error>;
+type Read = Result<Frame<Bytes>, Broken>;
 
 impl Ahead {
     /// Reads on until `limit` bytes are there, or all. Can be given up at any time.

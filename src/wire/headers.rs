@@ -1,7 +1,9 @@
 //! Headers that concern one hop only, and those an intermediary adds.
 
+use std::time::SystemTime;
+
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{StatusCode, Version};
@@ -29,7 +31,21 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         }
     }
     // Upgrading to h2c is obsolete, and a way to smuggle requests past intermediaries (HX-6).
-    upgrade.filter(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    upgrade.and_then(without_h2c)
+}
+
+/// What is left of a list of protocols without h2c; `None` where nothing is.
+fn without_h2c(protocols: HeaderValue) -> Option<HeaderValue> {
+    let is_h2c = |protocol: &&[u8]| protocol.trim_ascii().eq_ignore_ascii_case(b"h2c");
+    let all = || protocols.as_bytes().split(|byte| *byte == b',');
+    if !all().any(|protocol| is_h2c(&protocol)) {
+        return Some(protocols);
+    }
+    let kept: Vec<&[u8]> = all().filter(|protocol| !is_h2c(protocol)).map(<[u8]>::trim_ascii).collect();
+    if kept.iter().all(|protocol| protocol.is_empty()) {
+        return None;
+    }
+    HeaderValue::from_bytes(&kept.join(&b", "[..])).ok()
 }
 
 const HOPS: usize = 7;
@@ -69,6 +85,11 @@ fn remove_connection(headers: &mut HeaderMap) -> Option<HeaderValue> {
 fn reduce_te(headers: &mut HeaderMap) {
     let is_trailers =
         |value: &str| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    let mut lines = headers.get_all(TE).iter();
+    // Left as it was written, where it says that and nothing else.
+    if lines.next().is_some_and(|first| first == "trailers") && lines.next().is_none() {
+        return;
+    }
     let trailers = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(is_trailers);
     headers.remove(TE);
     if trailers {
@@ -78,7 +99,7 @@ fn reduce_te(headers: &mut HeaderMap) {
 
 /// Asks for `protocol` on the next hop.
 pub fn request_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, protocol);
 }
 
@@ -110,6 +131,15 @@ pub fn add_via(headers: &mut HeaderMap, received: Version) {
         _ => "1.1 tracecar",
     };
     headers.append(VIA, HeaderValue::from_static(value));
+}
+
+/// Adds the time to a response that does not say when it was made (HOP-13).
+pub fn add_date(headers: &mut HeaderMap) {
+    if !headers.contains_key(DATE)
+        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
+    {
+        headers.insert(DATE, now);
+    }
 }
 
 /// Whether a response ends where its head ends, whatever its headers say (FRM-1). 101 is not one of them.
@@ -167,6 +197,19 @@ mod tests {
         ]);
         assert_eq!(strip_hop_by_hop(&mut map), None);
         assert!(map.is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_to_h2c_is_taken_out_of_a_list() {
+        for (protocols, left) in [
+            ("h2c", None),
+            ("H2C, ", None),
+            ("h2c, websocket", Some("websocket")),
+            ("a,h2c ,b", Some("a, b")),
+        ] {
+            let mut map = headers(&[("connection", "upgrade"), ("upgrade", protocols)]);
+            assert_eq!(strip_hop_by_hop(&mut map), left.map(HeaderValue::from_static), "{protocols}");
+        }
     }
 
     #[test]

@@ -2,15 +2,17 @@
 //!
 //! No configuration, no telemetry, no sockets: [`headers`] removes what concerns one hop only, [`target`] turns
 //! request targets from one form into another, [`forwarded`] reads who asked first, [`body`] watches a body until it
-//! ends, [`tunnel`] copies an upgraded connection both ways, and [`egress`] says where the way out may lead.
+//! ends, [`tunnel`] copies an upgraded connection both ways, [`egress`] says where the way out may lead, and
+//! [`proxy_protocol`] reads what a load balancer says before a connection.
 
 pub mod body;
 pub mod egress;
 pub mod forwarded;
+pub mod h1;
 pub mod headers;
+pub mod proxy_protocol;
+pub mod received;
 pub mod target;
 pub mod tunnel;
 
-/// Content as it arrives from either side. Everything above `wire` and `net` names it by this alias, so that the
-/// HTTP/1 codec behind it can be replaced.
-pub type Received = hyper::body::Incoming;
+pub use received::{Broken, Laid, Received};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Bytes read at once. A tunnel holds two such buffers for as long as it is open.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -28,6 +28,8 @@ pub enum End {
     ClientBroken(io::Error),
     /// The service's side failed.
     UpstreamBroken(io::Error),
+    /// Both sides were quiet for too long.
+    Idle,
 }
 
 /// Bytes that passed through a tunnel, kept where they can be read even if the tunnel is dropped.
@@ -40,8 +42,14 @@ pub struct Passed {
 }
 
 /// Copies both ways until both sides have closed or one fails. `early` are bytes that the caller sent right behind
-/// its request; they go first.
-pub async fn run<C, U>(client: C, early: Bytes, upstream: U, passed: &mut Passed) -> End
+/// its request; they go first. With `idle`, ends when nothing has passed for that long, which is kept to within a quarter.
+pub async fn run<C, U>(
+    client: C,
+    early: Bytes,
+    upstream: U,
+    passed: &mut Passed,
+    idle: Option<Duration>,
+) -> End
 where
     C: AsyncRead + AsyncWrite,
     U: AsyncRead + AsyncWrite,
@@ -70,8 +78,24 @@ where
             Ok(()) => while_it_moves(upwards, &went_up).await,
             failed => failed,
         },
+        () = both_quiet(idle, || went_up.load(Ordering::Relaxed) + went_down.load(Ordering::Relaxed)) => {
+            return End::Idle;
+        }
     };
     ended.err().unwrap_or(End::Closed)
+}
+
+/// Is ready when nothing has `moved` for as long as `idle`; never without such a bound.
+async fn both_quiet(idle: Option<Duration>, moved: impl Fn() -> u64) {
+    let Some(idle) = idle else { return std::future::pending().await };
+    let (mut before, mut since) = (moved(), Instant::now());
+    while since.elapsed() < idle {
+        sleep(idle / 4).await;
+        let now = moved();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
 }
 
 /// Waits for the end of a direction for as long as anything moves in it. The time begins now, however long it has been silent
@@ -138,12 +162,12 @@ mod tests {
         };
         // What the caller cannot take any more ends it as soon as it is tried; silence, after a while.
         let (end, _service) =
-            tokio::join!(run(client, Bytes::new(), upstream, &mut passed), speaks_for_a_while);
+            tokio::join!(run(client, Bytes::new(), upstream, &mut passed, None), speaks_for_a_while);
         assert!(matches!(end, End::Closed | End::ClientBroken(_)), "{end:?}");
         let (mut caller, client) = tokio::io::duplex(64);
         let (upstream, _service) = tokio::io::duplex(64);
         caller.shutdown().await.unwrap();
-        assert!(matches!(run(client, Bytes::new(), upstream, &mut passed).await, End::Closed));
+        assert!(matches!(run(client, Bytes::new(), upstream, &mut passed, None).await, End::Closed));
         assert!(begun.elapsed() < FAREWELL * 6, "{:?}", begun.elapsed());
     }
 
@@ -166,7 +190,7 @@ mod tests {
             assert_eq!(heard, b"..........");
             spoken.elapsed()
         };
-        let (end, silence) = tokio::join!(run(client, Bytes::new(), upstream, &mut passed), peers);
+        let (end, silence) = tokio::join!(run(client, Bytes::new(), upstream, &mut passed, None), peers);
         assert!(matches!(end, End::Closed), "{end:?}");
         assert!(silence >= FAREWELL && silence <= FAREWELL * 2, "{silence:?}");
     }
@@ -188,7 +212,7 @@ mod tests {
             (heard, answer)
         };
         let (end, (heard, answer)) =
-            tokio::join!(run(client, Bytes::from_static(b"early "), upstream, &mut passed), peers);
+            tokio::join!(run(client, Bytes::from_static(b"early "), upstream, &mut passed, None), peers);
         assert!(matches!(end, End::Closed));
         assert_eq!((&heard[..], &answer[..]), (&b"early ping"[..], &b"still here"[..]));
         assert_eq!((passed.sent, passed.received), (10, 10));

@@ -67,7 +67,7 @@ fn to_and_listen_replace_the_whole_of_inbound() {
         |flags: &Flags| load_with(file, &[], flags, false).map(|loaded| loaded.settings.startup.inbound);
     let listen: SocketAddr = "127.0.0.1:7000".parse().unwrap();
     let given = inbound(&flags("http://c:3", "127.0.0.1:7000")).unwrap();
-    assert_eq!(given, [Inbound { listen, to: Upstream::parse("http://c:3").unwrap(), trust: None }]);
+    assert_eq!(given, [Inbound::plain(listen, Upstream::parse("http://c:3").unwrap())]);
     let default = inbound(&flags("http://c:3", "")).unwrap();
     assert_eq!((default.len(), default[0].listen), (1, "0.0.0.0:8080".parse().unwrap()));
     let problems = inbound(&flags("", "127.0.0.1:7000")).unwrap_err().to_string();

@@ -259,7 +259,7 @@ fn a_grpc_status_has_its_name_and_is_an_error_to_whoever_it_is_one_for() {
         record.grpc_status = Some(status);
         let mut map = map(&record);
         let word = map.remove(ERROR_TYPE).map(|word| word.to_string());
-        (map[RPC_STATUS_CODE].to_string(), word, span_status(&record) != Status::Unset)
+        (map[RPC_RESPONSE_STATUS_CODE].to_string(), word, span_status(&record) != Status::Unset)
     };
     let ours = [2, 4, 12, 13, 14, 15];
     for status in 0..=16 {
@@ -270,7 +270,7 @@ fn a_grpc_status_has_its_name_and_is_an_error_to_whoever_it_is_one_for() {
     }
     let unknown = ("UNKNOWN".to_owned(), Some("UNKNOWN".to_owned()), true);
     assert_eq!(shown(sample(), 99), unknown, "what nobody knows");
-    assert!(!map(&sample()).contains_key(RPC_STATUS_CODE));
+    assert!(!map(&sample()).contains_key(RPC_RESPONSE_STATUS_CODE));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use opentelemetry::trace::{SpanId, TraceId};
 
 use super::Span;
-use crate::exchange::{Ancestry, Outcome, Side, semconv};
+use crate::exchange::{Ancestry, GRPC_STATUS, Outcome, Side, semconv};
 use crate::telemetry::words;
 
 /// Characters of the bar that shows when a span ran.
@@ -201,6 +201,10 @@ fn remark(span: &Span) -> Option<String> {
     if let Some(stream) = record.stream {
         let gap = if remark.is_empty() { "" } else { "  " };
         remark.extend([gap, stream.as_str()]);
+    }
+    if let Some(name) = record.grpc_status_name().filter(|name| *name != GRPC_STATUS[0]) {
+        let gap = if remark.is_empty() { "" } else { "  " };
+        remark.extend([gap, name]);
     }
     if record.outcome != Outcome::Complete {
         let gap = if remark.is_empty() { "" } else { "  " };

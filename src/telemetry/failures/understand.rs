@@ -141,9 +141,13 @@ fn of_dependency(record: &Record, calls: &[Arc<Record>]) -> bool {
 fn category(record: &Record, calls: &[Arc<Record>]) -> Category {
     let inbound = record.side == Side::Inbound;
     match record.outcome {
-        Outcome::UpstreamTimeout | Outcome::UpstreamConnectTimeout | Outcome::RequestTimeout => {
-            return Category::Timeout;
-        }
+        Outcome::UpstreamTimeout
+        | Outcome::UpstreamConnectTimeout
+        | Outcome::UpstreamNotSending
+        | Outcome::RequestTimeout
+        | Outcome::ClientNotSending
+        | Outcome::StreamTimeout => return Category::Timeout,
+        Outcome::Overloaded => return Category::Capacity,
         Outcome::UpstreamUnresolved
         | Outcome::UpstreamUnreachable
         | Outcome::UpstreamCertificate
@@ -155,12 +159,14 @@ fn category(record: &Record, calls: &[Arc<Record>]) -> Category {
         | Outcome::UpstreamBroken => {
             return if inbound { Category::Service } else { Category::Network };
         }
-        Outcome::ClientGoneBeforeResponse | Outcome::ClientGoneDuringResponse => return Category::Client,
+        Outcome::ClientGoneBeforeResponse | Outcome::ClientGoneDuringResponse | Outcome::ClientNotReading => {
+            return Category::Client;
+        }
         // Calls that the rules refuse or nobody understands are the service's doing.
         Outcome::MalformedRequest | Outcome::Rejected => {
             return if inbound { Category::Client } else { Category::Service };
         }
-        Outcome::Complete | Outcome::Drained | Outcome::Panicked => {}
+        Outcome::Complete | Outcome::TunnelIdle | Outcome::Drained | Outcome::Panicked => {}
     }
     let late =
         matches!((record.error_of_grpc(), record.status), (Some("DEADLINE_EXCEEDED"), _) | (_, Some(504)));

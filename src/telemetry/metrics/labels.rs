@@ -10,7 +10,7 @@ use opentelemetry::trace::{SpanId, TraceId};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
 use super::Series;
-use crate::exchange::{Record, RequestFacts, semconv};
+use crate::exchange::{Record, RequestFacts, Side, semconv};
 
 /// The labels of a request (MET-1). What is absent is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,31 @@ impl CallLabels {
         let server = semconv::server(record, request);
         Self {
             common: RequestLabels::of(record, request),
+            address: server.map(|(host, _)| host.into()),
+            port: server.and_then(|(_, port)| port),
+        }
+    }
+}
+
+/// The labels of a gRPC call (RPC-10). That of its destination is required of those who call, and for those who serve it
+/// would be whatever callers make up (MET-10).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RpcLabels {
+    /// The path; `None` is `_OTHER` (RPC-3).
+    path: Option<Arc<str>>,
+    status: Option<&'static str>,
+    error_type: Option<Cow<'static, str>>,
+    address: Option<Arc<str>>,
+    port: Option<u16>,
+}
+
+impl RpcLabels {
+    pub(super) fn of(record: &Record, request: &RequestFacts) -> Self {
+        let server = semconv::server(record, request).filter(|_| record.side == Side::Outbound);
+        Self {
+            path: request.route.clone().filter(|_| record.known_rpc_method().is_some()),
+            status: record.grpc_status_name(),
+            error_type: record.error_type(),
             address: server.map(|(host, _)| host.into()),
             port: server.and_then(|(_, port)| port),
         }
@@ -100,6 +125,19 @@ impl EncodeLabels for CallLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder) -> fmt::Result {
         self.common.encode_under(semconv::URL_TEMPLATE, encoder)?;
         let port = self.port.map(|port| port.to_string());
+        label(encoder, semconv::SERVER_ADDRESS, self.address.as_deref())?;
+        label(encoder, semconv::SERVER_PORT, port.as_deref())
+    }
+}
+
+impl EncodeLabels for RpcLabels {
+    fn encode(&self, encoder: &mut LabelSetEncoder) -> fmt::Result {
+        let method = self.path.as_deref().map_or(semconv::OTHER, |path| path.trim_start_matches('/'));
+        let port = self.port.map(|port| port.to_string());
+        label(encoder, semconv::RPC_SYSTEM_NAME, Some(semconv::GRPC))?;
+        label(encoder, semconv::RPC_METHOD, Some(method))?;
+        label(encoder, semconv::RPC_RESPONSE_STATUS_CODE, self.status)?;
+        label(encoder, semconv::ERROR_TYPE, self.error_type.as_deref())?;
         label(encoder, semconv::SERVER_ADDRESS, self.address.as_deref())?;
         label(encoder, semconv::SERVER_PORT, port.as_deref())
     }

@@ -117,14 +117,23 @@ pub(super) fn status(record: &Record) -> SpanStatus {
         };
     }
     match (record.outcome, record.status) {
-        (Outcome::ClientGoneBeforeResponse | Outcome::ClientGoneDuringResponse, _) => SpanStatus::Cancelled,
+        (
+            Outcome::ClientGoneBeforeResponse | Outcome::ClientGoneDuringResponse | Outcome::ClientNotReading,
+            _,
+        ) => SpanStatus::Cancelled,
         // It broke after its head had promised well.
         (_, Some(..400)) if record.error_of_outcome().is_some() => SpanStatus::InternalError,
         (_, Some(status)) => of_http(status),
-        (Outcome::Complete, None) => SpanStatus::Ok,
-        (Outcome::UpstreamTimeout | Outcome::UpstreamConnectTimeout | Outcome::RequestTimeout, None) => {
-            SpanStatus::DeadlineExceeded
-        }
+        (Outcome::Complete | Outcome::TunnelIdle, None) => SpanStatus::Ok,
+        (
+            Outcome::UpstreamTimeout
+            | Outcome::UpstreamConnectTimeout
+            | Outcome::RequestTimeout
+            | Outcome::ClientNotSending
+            | Outcome::StreamTimeout,
+            None,
+        ) => SpanStatus::DeadlineExceeded,
+        (Outcome::Overloaded, None) => SpanStatus::Unavailable,
         (_, None) => SpanStatus::InternalError,
     }
 }

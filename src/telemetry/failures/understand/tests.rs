@@ -20,7 +20,7 @@ fn answered(status: u16, content: &str) -> Record {
 
 #[test]
 fn whose_business_it_is_follows_from_how_it_ended() {
-    use Category::{Client, Dependency, Network, Service, Timeout};
+    use Category::{Capacity, Client, Dependency, Network, Service, Timeout};
     // Of a request, and of a call.
     let table = [
         (Outcome::Complete, Service, Dependency),
@@ -37,6 +37,12 @@ fn whose_business_it_is_follows_from_how_it_ended() {
         (Outcome::ClientGoneBeforeResponse, Client, Client),
         (Outcome::ClientGoneDuringResponse, Client, Client),
         (Outcome::RequestTimeout, Timeout, Timeout),
+        (Outcome::UpstreamNotSending, Timeout, Timeout),
+        (Outcome::ClientNotSending, Timeout, Timeout),
+        (Outcome::ClientNotReading, Client, Client),
+        (Outcome::Overloaded, Capacity, Capacity),
+        (Outcome::StreamTimeout, Timeout, Timeout),
+        (Outcome::TunnelIdle, Service, Dependency),
         (Outcome::MalformedRequest, Client, Service),
         (Outcome::Rejected, Client, Service),
         (Outcome::Drained, Service, Dependency),
