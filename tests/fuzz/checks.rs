@@ -18,6 +18,9 @@ use tracecar::propagation::{
 };
 use tracecar::telemetry::failures::cause;
 use tracecar::wire::egress::{self, EgressRules, Target};
+use tracecar::wire::forwarded::tell::{Hop, Policy, Telling};
+use tracecar::wire::forwarded::{Family, Origin, elements};
+use tracecar::wire::proxy_protocol::{self, Header, Parsed};
 
 const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -57,6 +60,35 @@ pub fn extract_tracestate(values: &[HeaderValue]) -> Incoming {
     let mut headers = headers("tracestate", values);
     headers.insert("traceparent", HeaderValue::from_static(GOOD));
     extract(&headers)
+}
+
+/// A verdict on the beginning of a connection holds whatever comes behind, and all that is before one asks for more. What
+/// is read of addresses can be written in the first version, and read again.
+pub fn proxy_protocol(data: &[u8]) {
+    let verdict = proxy_protocol::parse(data);
+    let longer = [data, b"GET / HTTP/1.1\r\n"].concat();
+    match verdict {
+        Ok(Parsed::More) => assert!(data.len() < proxy_protocol::MAX, "it ends somewhere"),
+        Ok(Parsed::Whole(header, length)) => {
+            assert!(length <= data.len() && length <= proxy_protocol::MAX, "only what is there");
+            assert_eq!(proxy_protocol::parse(&data[..length]), verdict, "what is behind it is not looked at");
+            assert_eq!(proxy_protocol::parse(&longer), verdict);
+            for part in [0, 1, 5, 12, 13, 15, 16, 17, length / 2, length - 1] {
+                if part < length {
+                    assert_eq!(proxy_protocol::parse(&data[..part]), Ok(Parsed::More), "{part}");
+                }
+            }
+            if let Header::Proxied { source, destination } = header {
+                let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+                let [from, to] = [source, destination].map(|end| end.ip());
+                let line = format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port());
+                assert!(line.len() <= proxy_protocol::MAX_V1);
+                let again = Ok(Parsed::Whole(header, line.len()));
+                assert_eq!(proxy_protocol::parse(line.as_bytes()), again, "{line}");
+            }
+        }
+        Err(error) => assert_eq!(proxy_protocol::parse(&longer), Err(error), "more makes it no better"),
+    }
 }
 
 /// A context or an error, never both; what is read can be written and read again.
@@ -328,6 +360,35 @@ fn members(list: &[u8]) -> Vec<&[u8]> {
         })
         .filter(|member| !member.is_empty())
         .collect()
+}
+
+/// Whatever a stranger says in `Forwarded` or `X-Forwarded-For`, it is the client, to us and to whoever believes us; and
+/// what we write can be read, behind all of it.
+pub fn forwarded(data: &[u8]) {
+    let Some(lines) = lines(data) else { return };
+    let read: Vec<_> = lines.iter().flat_map(|line| elements::elements(line.as_bytes())).collect();
+    for element in read.iter().flatten() {
+        let host = element.host.as_deref().unwrap_or("x");
+        assert!(!host.is_empty() && host.is_ascii() && !host.contains(['@', ' ', '"']), "{element:?}");
+    }
+    let (stranger, us) = ([203, 0, 113, 9].into(), [10, 0, 0, 1].into());
+    let trusted = ["10.0.0.0/8".parse().expect("a network")];
+    for (name, family) in [("forwarded", Family::Forwarded), ("x-forwarded-for", Family::XForwarded)] {
+        let mut headers = headers(name, &lines);
+        headers.append("x-forwarded-proto", HeaderValue::from_static("https"));
+        let origin = Origin::of(&headers, stranger, &trusted, &[Family::Forwarded, Family::XForwarded]);
+        assert_eq!(origin, Origin { client: stranger, scheme: None, host: None });
+        // Of a proxy that is trusted anything may come, but it comes.
+        let _ = Origin::of(&headers, us, &trusted, &[family]);
+
+        let telling = Telling { x_forwarded: Policy::Append, forwarded: Policy::Append };
+        let hop = Hop { peer: stranger, trusted: false, scheme: "http", authority: "shop:81" };
+        telling.apply(&mut headers, &hop, &origin);
+        assert_eq!(headers.get_all(name).iter().count(), 1);
+        let told = Origin::of(&headers, us, &trusted, &[family]);
+        let host = Some("shop:81".to_owned());
+        assert_eq!(told, Origin { client: stranger, scheme: Some("http"), host });
+    }
 }
 
 /// An authority is refused or judged; what is allowed is a host and a port that another program reads the same way.

@@ -82,7 +82,7 @@ fn run(protocol: Protocol) -> Told {
     let car = TestCar::with(&origin.url(), &yaml, |settings| {
         let (host, port) = (nowhere.address.ip().to_string(), nowhere.address.port());
         let to = Upstream { protocol: UpstreamProtocol::Http1, host, port, address: None };
-        settings.startup.inbound.push(Inbound { listen: ([127, 0, 0, 1], 0).into(), to, trust: None });
+        settings.startup.inbound.push(Inbound::plain(([127, 0, 0, 1], 0).into(), to));
     });
     let admin = car.bound.admin.expect("it is on");
 

@@ -208,7 +208,7 @@ fn otel_variables_do_not_reach_the_exporter() {
 #[tokio::test]
 async fn one_connection_serves_all_requests_and_a_closed_one_is_replaced_without_a_failure() {
     for protocol in BOTH {
-        let mut collector = Collector::start(protocol).await;
+        let mut collector = Collector::lasting(protocol).await;
         let (mut sink, exporter) = start(&otlp(collector.address, protocol), QUICK);
         let account = exporter.account();
         for id in 1..=3 {
@@ -392,7 +392,7 @@ async fn a_full_queue_drops_the_newest_and_counts_them() {
 async fn a_collector_that_comes_back_gets_everything_and_the_log_has_two_lines() {
     for protocol in BOTH {
         let log = Log::start();
-        let collector = Collector::start(protocol).await;
+        let collector = Collector::lasting(protocol).await;
         let address = collector.address;
         collector.stop().await;
         let mut otlp = otlp(address, protocol);

@@ -20,6 +20,8 @@ macro_rules! keys {
     };
 }
 
+mod arrival;
+mod bounds;
 mod car;
 mod exporting;
 mod inwards;
@@ -40,6 +42,8 @@ use crate::support::origin::Peer;
 #[test]
 fn every_key_has_a_fact() {
     let modules = [
+        arrival::KEYS,
+        bounds::KEYS,
         exporting::KEYS,
         inwards::KEYS,
         lineage::KEYS,
@@ -118,7 +122,7 @@ fn key_of(line: &str) -> Option<(usize, bool, &str)> {
     }
     let item = rest.strip_prefix("- ");
     let (name, value) = item.unwrap_or(rest).split_once(':')?;
-    let plain = |char: char| char.is_ascii_lowercase() || char == '_';
+    let plain = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_';
     let is_key = !name.is_empty() && name.chars().all(plain) && (value.is_empty() || value.starts_with(' '));
     is_key.then_some((depth + if item.is_some() { 2 } else { 0 }, item.is_some(), name))
 }

@@ -260,3 +260,31 @@ fn connect_is_refused_before_a_service() {
     assert_eq!(answer.status(), 501);
     assert_eq!(car.record().outcome, Outcome::Rejected);
 }
+
+#[test]
+fn a_request_that_names_us_as_its_last_recipient_is_answered_and_goes_nowhere() {
+    let (origin, asks) = echo();
+    let car = TestCar::before(&origin.url());
+    let mut caller = Peer::connect(car.address());
+    caller.send("TRACE /a?b HTTP/1.1\r\nHost: shop\r\nX-A: 1\r\nCookie: secret\r\nMax-Forwards: 0\r\n\r\n");
+    let answer = caller.response();
+    assert_eq!((answer.status(), answer.header("content-type")), (200, Some("message/http")), "HOP-9");
+    assert!(
+        answer.text().starts_with("TRACE /a?b HTTP/1.1\r\nHost: shop\r\nX-A: 1\r\n"),
+        "{}",
+        answer.text()
+    );
+    assert!(!answer.text().contains("secret"), "HOP-10");
+    caller.send("OPTIONS * HTTP/1.1\r\nHost: shop\r\nMax-Forwards: 0\r\n\r\n");
+    assert_eq!(caller.response().status(), 200);
+    for (method, sent, passed) in
+        [("OPTIONS", "10", "9"), ("TRACE", "1", "0"), ("GET", "0", "0"), ("OPTIONS", "many", "many")]
+    {
+        caller.send(format!("{method} /x HTTP/1.1\r\nHost: shop\r\nMax-Forwards: {sent}\r\n\r\n"));
+        caller.response();
+        let asked = asks.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((&asked.head[..method.len()], asked.header("max-forwards")), (method, Some(passed)));
+    }
+    let statuses: Vec<_> = (0..6).map(|_| car.record().status).collect();
+    assert_eq!(statuses, [Some(200); 6]);
+}

@@ -9,6 +9,7 @@ use std::path::Path;
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use tracecar::propagation::{CorrelationRules, Format, Incoming, Malformed, Propagation, w3c};
+use tracecar::wire::proxy_protocol::{self, Header, Parsed};
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
@@ -87,6 +88,41 @@ fn accepted_correlation_ids_are_taken_as_they_are_and_rejected_ones_are_told() {
         assert!(accepted.id.is_none() && accepted.malformed, "{case}");
     });
     each_case_holds("correlation", checks::correlation);
+}
+
+#[test]
+fn accepted_proxy_headers_are_read_whole_and_rejected_ones_are_not() {
+    for verdict in ["accept", "reject"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/proxy-protocol").join(verdict);
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            let data = std::fs::read(&path).unwrap();
+            let case = path.file_stem().unwrap().to_str().unwrap();
+            let parsed = proxy_protocol::parse(&data);
+            checks::proxy_protocol(&data);
+            if verdict == "reject" {
+                assert!(parsed.is_err(), "{case}: {parsed:?}");
+                continue;
+            }
+            let Ok(Parsed::Whole(header, length)) = parsed else { panic!("{case}: {parsed:?}") };
+            // The name of a case says what it is about.
+            assert_eq!(length < data.len(), case.contains("request-behind"), "{case}");
+            let addresses = ["tcp4", "tcp6"].iter().any(|family| case.contains(family));
+            assert_eq!(header != Header::Unknown, addresses, "{case}: {header:?}");
+        }
+    }
+}
+
+#[test]
+fn accepted_forwarded_lines_have_elements_that_can_be_read_and_rejected_ones_some_that_cannot() {
+    use tracecar::wire::forwarded::elements::elements;
+    each_case("forwarded/accept", |case, lines| {
+        assert!(lines.iter().flat_map(|line| elements(line.as_bytes())).all(|one| one.is_some()), "{case}");
+    });
+    each_case("forwarded/reject", |case, lines| {
+        assert!(lines.iter().flat_map(|line| elements(line.as_bytes())).any(|one| one.is_none()), "{case}");
+    });
+    each_case_holds("forwarded", checks::forwarded);
 }
 
 /// The formats beside W3C's, with the folder of their examples.
@@ -207,6 +243,7 @@ proptest! {
         checks::tracestate(&data);
         checks::baggage(&data);
         checks::correlation(&data);
+        checks::forwarded(&data);
         for (format, _) in FOREIGN {
             check_foreign(format, &data);
         }
@@ -312,6 +349,13 @@ proptest! {
     }
 
     #[test]
+    fn almost_valid_forwarded_holds(data in almost(
+        "((for|By|proto|host|x)=(\"(\\[[0-9a-f:]{2,9}\\](:[0-9]{1,5})?|[a-z:,;]{0,4}(\\\\.)?)\"|10\\.0\\.0\\.[0-9]{1,3}|unknown|_[a-z]|https?)(;|, |,|\n)){0,12}",
+    )) {
+        checks::forwarded(&data);
+    }
+
+    #[test]
     fn any_authority_is_judged(data in almost("([a-z]{1,8}\\.){0,3}[a-z]{1,4}(:[0-9]{1,5})?|\\[[0-9a-f:]{2,30}\\]:80|([0-9]{1,3}\\.){3}[0-9]{1,3}:443")) {
         checks::egress(&data);
     }
@@ -319,6 +363,30 @@ proptest! {
     #[test]
     fn any_request_and_any_call_can_be_compared(data in almost("(/[a-z0-9%-]{0,40}){0,4}\n([a-z]=[!-~]{0,40}&?){0,4}\n\\{\"id\": ?\"[ -~]{0,40}\"\\}")) {
         checks::lineage(&data);
+    }
+
+    #[test]
+    fn any_beginning_of_a_connection_is_judged(data in prop::collection::vec(any::<u8>(), 0..80), signed in any::<bool>()) {
+        let signature = if signed { &b"\r\n\r\n\0\r\nQUIT\n"[..] } else { b"" };
+        checks::proxy_protocol(&[signature, &data].concat());
+    }
+
+    #[test]
+    fn almost_valid_proxy_lines_hold(data in almost(
+        "PROXY (TCP4 ([0-9]{1,3}\\.){3}[0-9]{1,3} ([0-9]{1,3}\\.){3}[0-9]{1,3}|TCP6 [0-9a-f:]{2,39} [0-9a-f:]{2,39}|UNKNOWN)( [0-9]{1,5}){0,2}\r\nGET",
+    )) {
+        checks::proxy_protocol(&data);
+    }
+
+    #[test]
+    fn almost_valid_proxy_blocks_hold(
+        command in prop_oneof![Just(0x20u8), Just(0x21u8), any::<u8>()],
+        kind in prop_oneof![Just(0x11u8), Just(0x21u8), any::<u8>()],
+        length in 0..60u16,
+        block in prop::collection::vec(any::<u8>(), 0..70),
+    ) {
+        let [high, low] = length.to_be_bytes();
+        checks::proxy_protocol(&[&b"\r\n\r\n\0\r\nQUIT\n"[..], &[command, kind, high, low], &block].concat());
     }
 
     #[test]

@@ -291,16 +291,21 @@ fn connect_leads_to_its_ports_only() {
         ("127.0.0.1:25", 403, "outbound.connect_ports"),
         ("mail.example:25", 403, "outbound.connect_ports"),
         ("127.0.0.1:22", 403, "outbound.connect_ports"),
-        ("127.0.0.1", 400, "names no port"),
-        ("127.0.0.1:", 400, "names no port"),
-        ("127.0.0.1:0", 400, "port"),
     ] {
         let answer = By::Connect.attempt(car.proxy(), authority);
         assert_refused(&answer, &car.record(), status, words, authority);
     }
-    for authority in ["127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:4294967376", "127.0.0.1:80:81"] {
-        assert_eq!(By::Connect.attempt(car.proxy(), authority).status(), 400, "{authority}");
-        assert!(car.record().peer.is_none());
+    for authority in [
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "127.0.0.1:-1",
+        "127.0.0.1:4294967376",
+        "127.0.0.1:80:81",
+    ] {
+        assert_eq!(By::Connect.attempt(car.proxy(), authority).status(), 400, "SMG-24: {authority}");
+        assert_eq!(car.record().outcome, Outcome::MalformedRequest);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,13 +19,14 @@ use tracecar::exchange::{Exchange, Outbox, Outcome, Record, Recorder, Sampler, S
 use tracecar::net::connector::{Connector, Permits};
 use tracecar::net::intercept::{self, Authority, InterceptError};
 use tracecar::net::server::{
-    self, Bounds, Caller, Continuation, FarSide, Handler, Next, Surroundings, Tunnel, Unreadable,
+    self, Bounds, Caller, Continuation, Handler, Next, Surroundings, Tunnel, Unreadable,
 };
-use tracecar::net::upstream::{Phases, Pool, SendError};
+use tracecar::net::upstream::{Observer, Phases, Pool, SendError};
 use tracecar::net::{Drain, Stream, first_bytes};
-use tracecar::proxy::ResponseBody;
+use tracecar::proxy::{RequestBody, ResponseBody};
 use tracecar::stats::Stats;
 use tracecar::wire::Received;
+use tracecar::wire::h1::Layout;
 
 use crate::support::car::{TestCar, settings};
 use crate::support::origin::{Origin, Peer};
@@ -45,45 +46,57 @@ fn https(host: &str, port: u16) -> Upstream {
     Upstream { protocol: UpstreamProtocol::Https, host: host.to_owned(), port, address }
 }
 
-fn asked(path: &str) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::default());
+fn asked(path: &str) -> Request<RequestBody> {
+    let mut request = Request::new(RequestBody::default());
     *request.uri_mut() = path.parse().unwrap();
     request.headers_mut().insert("host", "shop.example".parse().unwrap());
     request.headers_mut().insert("te", "trailers".parse().unwrap());
     request
 }
 
-type TestPool = Arc<Pool<Full<Bytes>>>;
+type TestPool = Arc<Pool<RequestBody>>;
+
+/// The ends of the connection that a request was sent on.
+#[derive(Default)]
+struct Told(Mutex<(Option<SocketAddr>, Option<SocketAddr>)>);
+
+impl Observer for Told {
+    fn progress(&self) -> u64 {
+        0
+    }
+
+    fn connected(&self, local: SocketAddr, peer: SocketAddr) {
+        *self.0.lock().unwrap() = (Some(local), Some(peer));
+    }
+
+    fn interim(&self, _: Response<()>, _: Option<&Layout>) {}
+}
 
 /// The answer's version and content, or why there is none, and how it came about.
 async fn sent(
     pool: &TestPool,
-    request: Request<Full<Bytes>>,
+    request: Request<RequestBody>,
 ) -> (Result<(Version, Bytes), SendError>, Phases) {
     sent_within(pool, request, &timeouts()).await
 }
 
 async fn sent_within(
     pool: &TestPool,
-    request: Request<Full<Bytes>>,
+    request: Request<RequestBody>,
     timeouts: &Timeouts,
 ) -> (Result<(Version, Bytes), SendError>, Phases) {
     let mut phases = Phases::default();
-    let told = Mutex::new((None, None));
-    let connected = |local, peer| *told.lock().unwrap() = (Some(local), Some(peer));
-    let answered = pool.send(request, timeouts, || 0, connected, &mut phases).await;
+    let told = Told::default();
+    let answered = pool.send(request, timeouts, &told, &mut phases).await;
     if answered.is_ok() {
-        assert_eq!((phases.local, phases.peer), *told.lock().unwrap(), "told before the head is sent");
+        assert_eq!((phases.local, phases.peer), *told.0.lock().unwrap(), "told before the head is sent");
     }
-    let (response, lease) = match answered {
-        Ok(answered) => answered,
+    let response = match answered {
+        Ok((response, _)) => response,
         Err(error) => return (Err(error), phases),
     };
     let version = response.version();
     let content = response.into_body().collect().await.unwrap().to_bytes();
-    if let Some(lease) = lease {
-        lease.give_back();
-    }
     (Ok((version, content)), phases)
 }
 
@@ -362,7 +375,7 @@ impl Gate {
             return Next::Serve(go_on);
         };
         let stream = Connector::default().open(to, &timeouts(), &mut Phases::default()).await.unwrap();
-        Tunnel { upstream: FarSide::Connected(stream), exchange }.into()
+        Tunnel { upstream: stream.into(), exchange, idle: None, stats: Arc::default() }.into()
     }
 
     async fn intercept(
@@ -391,9 +404,7 @@ impl Handler for Gate {
     type Body = ResponseBody;
 
     fn bounds(&self) -> Bounds {
-        let live = settings("http://127.0.0.1:1", "").live;
-        let Timeouts { detection, request_header, idle, .. } = live.timeouts;
-        Bounds { detection, request_header, idle, half_close: live.half_close }
+        tracecar::proxy::bounds(&crate::support::car::settings("http://127.0.0.1:1", "").live)
     }
 
     fn handle(
@@ -416,6 +427,10 @@ impl Handler for Gate {
             *response.status_mut() = StatusCode::ACCEPTED;
             response
         }
+    }
+
+    fn refusal(&self, _: &Unreadable) -> Response<ResponseBody> {
+        Response::new(ResponseBody::Own(None))
     }
 
     fn unreadable(&self, _: SocketAddr, problem: Unreadable) {

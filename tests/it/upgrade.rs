@@ -15,7 +15,7 @@ fn an_upgraded_connection_is_a_tunnel_and_one_record() {
     let origin = Origin::new(|peer| {
         let asked = peer.request().unwrap();
         assert_eq!(asked.header("upgrade"), Some("websocket"), "HX-3");
-        assert_eq!(asked.header("connection"), Some("upgrade"));
+        assert_eq!(asked.header("connection"), Some("Upgrade"));
         assert_eq!(asked.header("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
         // Bytes right behind the head must not be lost.
         peer.send([AGREE, "hello"].concat());

@@ -245,7 +245,7 @@ fn look_until_or(
 }
 
 /// Memory of the program, as the kernel says it.
-pub fn memory(program: &Program) -> String {
+fn memory(program: &Program) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.map_or_else(|| "unknown here".to_owned(), |line| line.trim().to_owned())

@@ -183,6 +183,7 @@ impl Run {
             "main",
             "main-more",
             "main-dead",
+            "main-secure",
             "proxy",
             "proxy-moved",
             "mapped",

@@ -67,7 +67,9 @@ async fn ask(listener: SocketAddr, paths: &[String]) -> Vec<String> {
     tokio::spawn(connection);
     let mut statuses = Vec::new();
     for path in paths {
-        let request = Request::post(format!("http://{listener}{path}")).header("te", "trailers");
+        let request = Request::post(format!("http://{listener}{path}"))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc");
         let response = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
         let mut ending = response.headers().clone();
         let body = response.into_body().collect().await.unwrap();
@@ -102,8 +104,8 @@ fn told(side: Side, error: impl Fn(u8) -> bool) {
     car.ended();
 
     let metric = match side {
-        Side::Inbound => "http_server_request_duration_seconds_count",
-        Side::Outbound => "http_client_request_duration_seconds_count",
+        Side::Inbound => "rpc_server_call_duration_seconds_count",
+        Side::Outbound => "rpc_client_call_duration_seconds_count",
     };
     let spans = exports.spans(cases.len());
     let mut failed = 0.0;
@@ -112,7 +114,7 @@ fn told(side: Side, error: impl Fn(u8) -> bool) {
         let name = name_of(*status);
         let attributes = if side == Side::Inbound { check(span) } else { check_call(span) };
         assert_eq!(span.kind == SpanKind::Server as i32, side == Side::Inbound);
-        assert_eq!(attributes.text("rpc.status_code"), Some(name), "RPC-5: {place} {status}");
+        assert_eq!(attributes.text("rpc.response.status_code"), Some(name), "RPC-5: {place} {status}");
         let word = error(*status).then_some(name);
         assert_eq!(attributes.text("error.type"), word, "RPC-6: {place} {status}");
         let is_error = span.status.clone().unwrap_or_default().code() == StatusCode::Error;

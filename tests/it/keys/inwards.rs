@@ -18,6 +18,9 @@ keys! {
     "exclude.rules[].method" => a_method_is_excluded,
     "exclude.rules[].user_agent" => a_user_agent_is_excluded,
     "client.trusted_proxies" => a_trusted_proxy_says_who_the_client_is,
+    "client.trusted_headers" => one_kind_of_header_is_believed,
+    "client.headers.x_forwarded" => x_forwarded_headers_are_passed_on_or_written,
+    "client.headers.forwarded" => forwarded_is_passed_on_or_written,
     "client.half_close" => a_caller_that_ends_its_side_is_served_or_gone,
 }
 
@@ -87,6 +90,33 @@ fn a_trusted_proxy_says_who_the_client_is(key: Key) {
     };
     let expected = ["127.0.0.1".to_owned(), "203.0.113.9".to_owned()];
     key.live("client: { trusted_proxies: <> }", ["[]", "[127.0.0.0/8]"], see, expected);
+}
+
+fn one_kind_of_header_is_believed(key: Key) {
+    let see = |car: &mut Car| {
+        car.ask("/", "X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.8\r\n");
+        attribute(&car.span(), "client.address")
+    };
+    let yaml = "client: { trusted_proxies: [127.0.0.0/8], trusted_headers: <> }";
+    let expected = ["203.0.113.9".to_owned(), "203.0.113.8".to_owned()];
+    key.live(yaml, ["[x_forwarded]", "[forwarded]"], see, expected);
+}
+
+fn x_forwarded_headers_are_passed_on_or_written(key: Key) {
+    let see = |car: &mut Car| {
+        let sent = car.sends("/", "X-Forwarded-For: 203.0.113.9\r\n");
+        sent.header("x-forwarded-for").expect("it is sent").to_owned()
+    };
+    let expected = ["203.0.113.9".to_owned(), "203.0.113.9, 127.0.0.1".to_owned()];
+    key.live("client: { headers: { x_forwarded: <> } }", ["pass", "append"], see, expected);
+}
+
+fn forwarded_is_passed_on_or_written(key: Key) {
+    let see = |car: &mut Car| {
+        car.sends("/", "Forwarded: for=203.0.113.9\r\n").header("forwarded").map(str::to_owned)
+    };
+    let expected = [Some("for=127.0.0.1;host=shop;proto=http".to_owned()), None];
+    key.live("client: { headers: { forwarded: <> } }", ["set", "strip"], see, expected);
 }
 
 fn a_caller_that_ends_its_side_is_served_or_gone(key: Key) {

@@ -17,6 +17,7 @@ keys! {
     "propagation.server_timing" => the_trace_is_shown_to_browsers,
     "propagation.traceresponse" => the_trace_is_answered,
     "propagation.via" => the_program_names_itself,
+    "propagation.date" => a_response_gets_the_time_that_it_lacks,
 }
 
 /// The trace of [`CONTEXT`].
@@ -123,6 +124,11 @@ fn the_trace_is_shown_to_browsers(key: Key) {
 fn the_trace_is_answered(key: Key) {
     let see = answered("traceresponse");
     key.live("propagation: { traceresponse: <> }", ["false", "true"], see, [false, true]);
+}
+
+fn a_response_gets_the_time_that_it_lacks(key: Key) {
+    let see = answered("date");
+    key.live("propagation: { date: <> }", ["false", "true"], see, [false, true]);
 }
 
 fn the_program_names_itself(key: Key) {

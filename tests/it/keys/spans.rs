@@ -15,6 +15,7 @@ keys! {
     "url_query.redact" => values_of_a_query_are_hidden,
     "url_query.allow" => values_of_some_keys_may_be_seen,
     "known_methods" => a_method_is_named_if_it_is_known,
+    "grpc.methods" => a_method_of_grpc_is_named_if_it_is_known,
     "sampling.sampler" => the_sampler_decides_which_traces_are_kept,
     "sampling.ratio" => the_ratio_says_how_many_traces_are_kept,
 }
@@ -94,6 +95,15 @@ fn a_method_is_named_if_it_is_known(key: Key) {
         attribute(&car.span(), "http.request.method")
     };
     key.live("known_methods: <>", ["[GET]", "[GET, PURGE]"], see, ["_OTHER".to_owned(), "PURGE".to_owned()]);
+}
+
+fn a_method_of_grpc_is_named_if_it_is_known(key: Key) {
+    let see = |car: &mut Car| {
+        super::peers::ask(car.place.listen, "POST", "/shop.Stock/Get", "Content-Type: application/grpc\r\n");
+        car.span()["name"].to_string()
+    };
+    let expected = ["\"grpc\"", "\"shop.Stock/Get\""].map(str::to_owned);
+    key.live("grpc: { methods: <> }", ["[shop.Cart/Add]", "['shop.Stock/*']"], see, expected);
 }
 
 /// Whether the trace of a request that comes without one is kept, as its service is told.

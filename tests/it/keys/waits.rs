@@ -9,9 +9,11 @@ use super::car::{Car, Key, takes};
 use super::exporting::Exported;
 use crate::support::PATIENCE;
 use crate::support::origin::{Origin, Peer};
+use crate::support::pki::Pki;
 
 keys! {
     "timeouts.detection" => a_caller_that_says_nothing_is_left,
+    "timeouts.tls_handshake" => a_caller_that_does_not_shake_hands_is_left,
     "timeouts.request_header" => a_caller_that_does_not_finish_its_head_is_left,
     "timeouts.idle" => a_connection_without_requests_is_closed,
     "timeouts.connect" => a_service_that_is_not_reached_is_given_up,
@@ -46,6 +48,22 @@ fn a_caller_that_says_nothing_is_left(key: Key) {
         })
     };
     key.live("timeouts: { detection: <> }", A_MOMENT_THEN_A_SECOND, see, [false, true]);
+}
+
+fn a_caller_that_does_not_shake_hands_is_left(key: Key) {
+    let pki = Pki::new("ca");
+    pki.pair("shop", "shop.example");
+    let key = key.word("CERT", pki.path("shop.pem").display()).word("SECRET", pki.path("shop.key").display());
+    let see = |car: &mut Car| {
+        lasts(|| {
+            let mut caller = Peer::connect(car.place.listen);
+            caller.send(b"\x16\x03\x01");
+            closed(&mut caller);
+        })
+    };
+    let yaml = "inbound: [{ listen: 'LISTEN', to: 'http://SERVICE', tls: { certificates: [{ certificate: CERT, key: SECRET }] } }]\n\
+                timeouts: { tls_handshake: <> }";
+    key.live(yaml, A_MOMENT_THEN_A_SECOND, see, [false, true]);
 }
 
 fn a_caller_that_does_not_finish_its_head_is_left(key: Key) {

@@ -115,8 +115,13 @@ pub fn settings(upstream: &str, yaml: &str) -> Settings {
         "service: {{ name: under-test }}\ninbound: [{{ listen: '127.0.0.1:0', to: '{upstream}' }}]\n\
          admin: {{ listen: '127.0.0.1:0' }}\n{yaml}\n"
     );
+    loaded(&text)
+}
+
+/// The settings that a whole file comes to.
+pub fn loaded(text: &str) -> Settings {
     let sources = Sources {
-        file: Some(("test.yaml", &text)),
+        file: Some(("test.yaml", text)),
         env: &|_| None,
         read: &config::read_file,
         flags: &Flags::default(),
@@ -124,7 +129,7 @@ pub fn settings(upstream: &str, yaml: &str) -> Settings {
     };
     let mut settings = config::load(&sources).unwrap_or_else(|problems| panic!("{problems}")).settings;
     // Nothing calls in the background here, and no test waits to see that.
-    if !yaml.contains("guess_after") {
+    if !text.contains("guess_after") {
         settings.live.lineage.guess_after = Duration::ZERO;
     }
     settings

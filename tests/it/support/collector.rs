@@ -115,6 +115,15 @@ impl Collector {
         Self::start_at(([127, 0, 0, 1], 0).into(), protocol, None).await
     }
 
+    /// A collector that may be stopped, and started again at the same address. Its port is below those that Linux gives to
+    /// outgoing connections, so that none of the other tests takes it meanwhile.
+    pub async fn lasting(protocol: Protocol) -> Self {
+        let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let ports = std::iter::repeat_with(|| rand::random_range(18_000..32_000)).find(free);
+        let port: u16 = ports.expect("it goes on until there is one");
+        Self::start_at(([127, 0, 0, 1], port).into(), protocol, None).await
+    }
+
     /// A collector at `address`, with TLS where `tls` is given.
     pub async fn start_at(address: SocketAddr, protocol: Protocol, tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();

@@ -2,17 +2,22 @@
 
 pub mod car;
 pub mod collector;
+pub mod corpus;
 pub mod exports;
+pub mod frames;
 pub mod log;
 #[cfg(target_os = "linux")]
 pub mod namespaces;
 pub mod origin;
 pub mod page;
+pub mod pki;
 pub mod program;
 pub mod secure;
 pub mod sentry;
 pub mod service;
 pub mod spans;
+pub mod streams;
+pub mod strict;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -16,7 +16,6 @@ use tokio_rustls::TlsAcceptor;
 use tracecar::net::connector::Connector;
 use tracecar::net::intercept::Authority;
 use tracecar::net::tls::ServiceTls;
-use tracecar::wire::Received;
 
 /// Who signed the certificates of a test.
 pub struct Trust {
@@ -92,7 +91,7 @@ pub fn service_on(listener: std::net::TcpListener, config: Arc<ServerConfig>) ->
 
 async fn answer(stream: tokio_rustls::server::TlsStream<TcpStream>, peer: SocketAddr, seen: Sender<Seen>) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let service = service_fn(move |request: Request<Received>| {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (parts, body) = request.into_parts();
         let seen = seen.clone();
         async move {

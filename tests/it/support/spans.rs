@@ -16,7 +16,7 @@ const KNOWN: [&str; 19] = [
     "http.route",
     "error.type",
     // Of the other conventions, those of RPC; without it a failed gRPC call looks like one that went well.
-    "rpc.status_code",
+    "rpc.response.status_code",
     "url.scheme",
     "url.path",
     "url.query",
@@ -41,7 +41,7 @@ const KNOWN_OF_CALLS: [&str; 15] = [
     "http.request.resend_count",
     "http.response.status_code",
     "error.type",
-    "rpc.status_code",
+    "rpc.response.status_code",
     "url.full",
     "url.template",
     "server.address",
@@ -51,6 +51,26 @@ const KNOWN_OF_CALLS: [&str; 15] = [
     "network.protocol.version",
     "peer.service",
     "service.peer.name",
+];
+
+/// Attributes that a span of a gRPC call may have besides `tracecar.…`, on either side: those of RPC, and none of HTTP but a
+/// status that is not gRPC's (RPC-15).
+const KNOWN_OF_RPC: [&str; 15] = [
+    "rpc.system.name",
+    "rpc.method",
+    "rpc.method_original",
+    "rpc.response.status_code",
+    "error.type",
+    "http.response.status_code",
+    "http.request.resend_count",
+    "server.address",
+    "server.port",
+    "client.address",
+    "user_agent.original",
+    "network.peer.address",
+    "network.peer.port",
+    "network.protocol.version",
+    "peer.service",
 ];
 
 /// gRPC statuses that are errors of those who answer (RPC-6).
@@ -128,8 +148,12 @@ pub fn check(span: &Span) -> Attributes {
     check_flags(span);
     let parent = !span.parent_span_id.is_empty();
     assert_eq!(span.flags & 0x200 != 0, parent, "a parent is remote, and without one there is none to be");
-    check_name(span, &attributes, "http.route");
     check_status(span, &attributes, 500);
+    if has("rpc.system.name") {
+        check_rpc(span, &attributes);
+        return attributes;
+    }
+    check_name(span, &attributes, "http.route");
 
     for key in attributes.0.keys() {
         assert!(KNOWN.contains(&key.as_str()) || key.starts_with("tracecar."), "{key} has no business here");
@@ -168,8 +192,14 @@ pub fn check_call(span: &Span) -> Attributes {
     assert_eq!(span.kind, i32::from(SpanKind::Client as i16), "SEM-2");
     check_ids(span);
     check_flags(span);
-    check_name(span, &attributes, "url.template");
     check_status(span, &attributes, 400);
+    if has("rpc.system.name") {
+        check_rpc(span, &attributes);
+        assert!(has("server.address"), "RPC-7");
+        check_lineage(span, &attributes);
+        return attributes;
+    }
+    check_name(span, &attributes, "url.template");
     for key in attributes.0.keys() {
         assert!(
             KNOWN_OF_CALLS.contains(&key.as_str()) || key.starts_with("tracecar."),
@@ -198,6 +228,22 @@ pub fn check_call(span: &Span) -> Attributes {
     check_lineage(span, &attributes);
     assert!(has("tracecar.outcome") && has("tracecar.request.bytes") && has("tracecar.response.bytes"));
     attributes
+}
+
+/// RPC-1 to RPC-15, as far as both sides have them in common.
+fn check_rpc(span: &Span, attributes: &Attributes) {
+    for key in attributes.0.keys() {
+        let known = KNOWN_OF_RPC.contains(&key.as_str()) || key == "service.peer.name";
+        assert!(known || key.starts_with("tracecar."), "{key} has no business here");
+    }
+    assert_eq!(attributes.text("rpc.system.name"), Some("grpc"), "RPC-1");
+    let method = attributes.text("rpc.method").expect("RPC-2");
+    assert!(!method.starts_with('/'), "RPC-2: {method}");
+    assert_eq!(method == "_OTHER", attributes.has("rpc.method_original"), "RPC-3");
+    assert_eq!(span.name, if method == "_OTHER" { "grpc" } else { method }, "RPC-4");
+    assert_ne!(attributes.integer("http.response.status_code"), Some(200), "it says nothing of a call");
+    check_ports(attributes);
+    assert!(attributes.has("tracecar.outcome"));
 }
 
 /// SEM-41, SEM-43, SEM-80: an absolute URL of the server that the span names, and without credentials.
@@ -282,7 +328,7 @@ fn check_status(span: &Span, attributes: &Attributes, errors: i64) {
     if outcome == Some("complete") {
         let own = code.filter(|code| *code >= errors).map(|code| code.to_string());
         let grpc = attributes
-            .text("rpc.status_code")
+            .text("rpc.response.status_code")
             .filter(|name| errors == 400 && *name != "OK" || SERVER_ERRORS.contains(name));
         assert_eq!(error, grpc.or(own.as_deref()), "SEM-62, SEM-63, RPC-6");
         assert_eq!(status.message, "", "SEM-66");

@@ -109,8 +109,8 @@ impl Model {
                 keys.iter().filter_map(|key| Some(format!("{key}: {}", part(&format!("{list}~{key}"))?)));
             Some(format!("{{ {} }}", parts.collect::<Vec<_>>().join(", ")))
         };
-        let list = |entries: [Option<String>; 3]| {
-            let entries: Vec<_> = entries.into_iter().flatten().collect();
+        let list = |entries: &[Option<String>]| {
+            let entries: Vec<_> = entries.iter().flatten().cloned().collect();
             format!("[{}]", entries.join(", "))
         };
         let more = |key: &str| part(key).map(str::to_owned);
@@ -121,9 +121,12 @@ impl Model {
             .map(|(key, value)| (*key, value.clone()))
             .collect();
         let inbound = entry("inbound", &["listen", "to", "trust"]);
-        keys.insert("inbound", list([inbound, more("inbound~more"), more("inbound~dead")]));
+        keys.insert(
+            "inbound",
+            list(&[inbound, more("inbound~more"), more("inbound~dead"), more("inbound~secure")]),
+        );
         let mapped = entry("outbound.mapped", &["listen", "to", "name"]);
-        keys.insert("outbound.mapped", list([mapped, more("outbound.mapped~more"), None]));
+        keys.insert("outbound.mapped", list(&[mapped, more("outbound.mapped~more")]));
 
         let mut text = String::new();
         let mut open: Vec<&str> = Vec::new();

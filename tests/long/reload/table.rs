@@ -79,6 +79,7 @@ pub fn rows() -> Vec<Row> {
         ),
         key("propagation.correlation.headers", &["[x-tracked, x-correlation-id]", ""]),
         key("propagation.via", &["true", ""]),
+        key("propagation.date", &["true", ""]),
         keys(
             "sampling.ratio",
             vec![
@@ -133,6 +134,7 @@ pub fn rows() -> Vec<Row> {
         .look(looks::ready)
         .brief(),
         key("known_methods", &["[GET, POST, PURGE]", ""]),
+        key("grpc.methods", &["['shop.Stock/*', shop.Cart/Add]", ""]),
         destinations(),
         key("inbound~trust", &["restart", ""]),
         key(
@@ -142,6 +144,9 @@ pub fn rows() -> Vec<Row> {
         endpoint(),
         key("timeouts.detection", &["700ms", ""]).look(looks::silent_caller),
         key("client.half_close", &["cancel", ""]).look(looks::half_closed),
+        key("client.trusted_headers", &["[x_forwarded]", ""]),
+        key("client.headers.x_forwarded", &["append", "set", ""]),
+        key("client.headers.forwarded", &["append", "strip", ""]),
         key("exclude.keep_failures", &["false", ""]),
         key("outbound.proxy", &["'{proxy-moved}'", "'{proxy}'"]),
         key("admin.listen", &["'{admin-moved}'", "'{admin}'"]),
@@ -171,8 +176,33 @@ pub fn rows() -> Vec<Row> {
         key("propagation.outbound.extract", &["[b3, tracecontext]", ""]),
         key("propagation.inbound.extract", &["[b3]", ""]).brief(),
         key("timeouts.idle", &["1500ms", ""]).look(looks::idle_caller),
+        key("timeouts.tls_handshake", &["3s", ""]),
+        key(
+            "inbound~secure",
+            &[
+                "{ listen: '{main-secure}', to: 'http://{beta}', tls: { certificates: [{ certificate: '{ca}', key: '{ca-key}' }] } }",
+                "{ listen: '{main-secure}', to: 'http://{beta}', tls: { certificates: [{ certificate: '{ca}', key: '{ca-key}' }], \
+                 min_version: TLSv1.3, client_auth: required, client_ca: '{ca}' } }",
+                "{ listen: '{main-secure}', to: 'https://{beta}', proxy_protocol: { from: [10.0.0.0/8] }, \
+                 to_tls: { ca: '{ca}', server_name: beta.example, client_certificate: '{ca}', client_key: '{ca-key}' } }",
+                "",
+            ],
+        ),
         key("timeouts.request_header", &["1s", ""]).look(looks::half_a_head),
         key("timeouts.connect", &["2s", ""]),
+        key("timeouts.request_body", &["30s", ""]),
+        key("timeouts.response_body", &["30s", ""]),
+        key("timeouts.response_send", &["30s", ""]),
+        key("timeouts.stream", &["1h", ""]),
+        key("timeouts.tunnel", &["1h", ""]),
+        key("limits.connections", &["5000", ""]),
+        key("limits.requests", &["5000", ""]),
+        key("limits.header_bytes", &["32KiB", ""]),
+        key("limits.headers", &["100", ""]),
+        key("limits.target_bytes", &["8KiB", ""]),
+        key("limits.http2_streams", &["100", ""]),
+        key("limits.http2_resets", &["500", ""]),
+        key("limits.upstream_connections", &["1000", ""]),
         key("timeouts.upstream_idle", &["5s", ""]),
         key("export.otlp.traces_endpoint", &["'http://{south-http}/intake/traces'", ""]).brief(),
         key("export.otlp.timeout", &["4s", ""]),
