@@ -46,6 +46,11 @@ class Program:
                 self._ready.set()
         self._ready.set()
 
+    def kill(self):
+        """Ends it as the kernel does when memory is short."""
+        self._process.kill()
+        self._process.wait(40)
+
     def stop(self):
         """Tells it to stop, and returns its exit status."""
         self._process.terminate()
@@ -75,6 +80,12 @@ class Programs:
         env = {key: str(each) for key, each in env.items()}
         self._running.append(Program(name, pattern, [str(word) for word in command], log, env))
         return self._running[-1].address
+
+    def kill(self, name):
+        """Kills the one of that name."""
+        [program] = [each for each in self._running if each.name == name]
+        self._running.remove(program)
+        program.kill()
 
     def stop(self, prefix):
         """Stops those whose names begin so, latest first; returns a sentence for each that did not end well."""

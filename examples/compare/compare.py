@@ -18,6 +18,7 @@ from pathlib import Path
 import brotli
 
 import semantics
+import wire
 from cases import PARENT, TEN, TRACEPARENT, cases
 from clients import HOST, Browser, Curl, websocket
 from common import TRACECAR_READY, Collector, Programs, value
@@ -200,7 +201,8 @@ def expected(case, sent, forwarded, passed):
     of = dict(lower(sent.headers))
     path = sent.target.partition("?")[0]
     route = next((route for pattern, route in ROUTES.items() if re.fullmatch(pattern, path)), None)
-    version = "2" if case.http2 else passed.version.removeprefix("HTTP/")
+    # The request's own: an answer is of the version of whoever answers (RFC 9112 section 2.3).
+    version = "2" if case.http2 else "1.0" if case.client == "curl" and "--http1.0" in case.run else "1.1"
     whole = case.client != "websocket" and passed.body is not None
     # curl --compressed hands out what it has decoded.
     whole = whole and not (case.client == "curl" and "--compressed" in case.run)
@@ -355,10 +357,11 @@ def main():
                 OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200",
             )
             ways[service] = Way.new(before.port, before, False), Way.new(front[1], behind, True)
-        return compare(options, files, collector, ways, programs)
+        bare = wire.ways(programs, files, options.tracecar, {name: port for name, (_, port) in services.items()})
+        return compare(options, files, collector, ways, bare, programs)
 
 
-def compare(options, files, collector, ways, programs):
+def compare(options, files, collector, ways, bare, programs):
     comparison, rows = Comparison(files, collector), []
     for case in cases(files):
         if options.only not in label(case) or (options.quick and case.long):
@@ -368,6 +371,9 @@ def compare(options, files, collector, ways, programs):
         except Exception as error:  # noqa: BLE001: one case that fails should not hide the others
             requests, differences = 0, [f"{error!r} {where(error)}"]
         rows.append((case, requests, differences))
+    for case in wire.cases(bare):
+        if options.only in label(case):
+            rows.append((case, 1, wire.run(case, bare[case.service])))
     for direct, through in ways.values():
         for browser in (direct.browser, through.browser, through.http2):
             browser.close()
@@ -377,8 +383,8 @@ def compare(options, files, collector, ways, programs):
     for case, problem in comparison.spans():
         (by_case[id(case)] if case else others).append(problem)
     table(rows)
-    requests = sum(requests for _, requests, _ in rows)
-    print(f"\n{requests} requests through tracecar, {len(collector.spans)} spans")
+    requests = sum(requests for case, requests, _ in rows if case.client != "bytes")
+    print(f"\n{requests} requests of programs through tracecar, {len(collector.spans)} spans")
     print("\nallowed, since it concerns one connection or means nothing:")
     for text, count in sorted(comparison.notes.items()):
         print(f"  {count:>4} x {text}")
